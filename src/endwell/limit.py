@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 if TYPE_CHECKING:
     from .http import Request
 
-__all__ = ["Limit", "check_limits"]
+__all__ = ["Limit", "check_limits", "check_number"]
 
 #: With larger numbers, the times that are computed from them could be infinite.
 MAX_NUMBER = 1e15
@@ -31,7 +31,8 @@ class Limit:
 
     Raises:
         TypeError: A value has the wrong type.
-        ValueError: A value is out of range, or neither ``messages`` nor ``bytes`` is given.
+        ValueError: A value is out of range, neither ``messages`` nor ``bytes`` is given, or a burst is given
+            without its number.
 
     Example:
         ```python
@@ -70,8 +71,11 @@ class Limit:
         if self.messages is None and self.bytes is None:
             raise ValueError("a Limit needs messages or bytes")
         for name in ("messages", "bytes", "burst", "burst_bytes", "max_keys"):
-            _check_number(name, getattr(self, name), int, none=name != "max_keys")
-        _check_number("per", self.per, int | float, none=False)
+            check_number(name, getattr(self, name), int, none=name != "max_keys")
+        for burst, name in (("burst", "messages"), ("burst_bytes", "bytes")):
+            if getattr(self, burst) is not None and getattr(self, name) is None:
+                raise ValueError(f"{burst} has no effect without {name}")
+        check_number("per", self.per, int | float, none=False)
         if self.per < MIN_PER:
             raise ValueError(f"per must be at least {MIN_PER:g}, not {self.per!r}")
         if self.excess not in ("wait", "drop", "close"):
@@ -89,6 +93,8 @@ class Limit:
 
 def check_limits(limits: Limit | Iterable[Limit]) -> tuple[Limit, ...]:
     """Return ``limits`` as a tuple. Raises TypeError for something else."""
+    if not isinstance(limits, Limit | Iterable):
+        raise TypeError(f"limits must be a Limit or several, not {limits!r}")
     checked = (limits,) if isinstance(limits, Limit) else tuple(limits)
     for each in checked:
         if not isinstance(each, Limit):
@@ -96,7 +102,8 @@ def check_limits(limits: Limit | Iterable[Limit]) -> tuple[Limit, ...]:
     return checked
 
 
-def _check_number(name: str, value: Any, kind: Any, *, none: bool) -> None:
+def check_number(name: str, value: Any, kind: Any, *, none: bool) -> None:
+    """Raise unless ``value`` is a number of ``kind`` that a limit can have. ``none``: or None."""
     if value is None and none:
         return
     if isinstance(value, bool) or not isinstance(value, kind):

@@ -174,6 +174,42 @@ async def test_a_key_function_that_raises_is_an_internal_error(caplog):
     assert caught.value.response.status == 500
 
 
+async def test_a_key_function_that_returns_an_awaitable_is_an_internal_error(caplog):
+    async def user(request):
+        return request.state["user"]
+
+    def key(request):
+        return user(request)
+
+    limits_messages, limits_openings = Server(limits=Limit(messages=1, key=key)), Server()
+    limits_openings.rate_limit(1, key=key)
+    for server in (limits_messages, limits_openings):
+        server.websocket("/")(echo)
+        async with server.serving():
+            with pytest.raises(HandshakeRejected) as caught:
+                await endwell.connect(f"ws://127.0.0.1:{server.port}/")
+        assert caught.value.response.status == 500
+    assert caplog.text.count("which nothing awaits") == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "keywords", "error", "text"),
+    [
+        ((0,), {}, ValueError, "connections must be positive"),
+        ((None,), {}, TypeError, "connections must be a number"),
+        ((1.5,), {}, TypeError, "connections must be a number"),
+        ((1,), {"per": 0}, ValueError, "per must be positive"),
+        ((1,), {"burst": 0}, ValueError, "burst must be positive"),
+        # A bucket for each connection would limit nothing.
+        ((1,), {"key": "connection"}, ValueError, "key must be 'address', 'server' or a function"),
+        ((1,), {"key": None}, ValueError, "key must be 'address', 'server' or a function"),
+    ],
+)
+def test_a_wrong_rate_of_openings_is_named(arguments, keywords, error, text):
+    with pytest.raises(error, match=f"^{text}"):
+        Server().rate_limit(*arguments, **keywords)
+
+
 @pytest.mark.parametrize("excess", ["drop", "close"])
 async def test_an_asgi_application_is_limited_like_a_handler(excess):
     async def app(scope, receive, send):

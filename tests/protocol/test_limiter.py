@@ -338,31 +338,35 @@ async def by_user(request):
 
 
 @pytest.mark.parametrize(
-    ("keywords", "error"),
+    ("keywords", "error", "text"),
     [
-        ({}, ValueError),
-        ({"messages": 0}, ValueError),
-        ({"messages": 1.5}, TypeError),
-        ({"messages": True}, TypeError),
-        ({"messages": 10**400}, ValueError),
-        ({"bytes": 1, "burst_bytes": 10**400}, ValueError),
-        ({"messages": 1, "per": 0}, ValueError),
-        ({"messages": 1, "per": 1e-300}, ValueError),
-        ({"messages": 1, "per": 1e308}, ValueError),
-        ({"messages": 1, "excess": "ignore"}, ValueError),
-        ({"messages": 1, "key": "user"}, ValueError),
+        ({}, ValueError, "a Limit needs messages or bytes"),
+        ({"messages": 0}, ValueError, "messages must be"),
+        ({"messages": 1.5}, TypeError, "messages must be"),
+        ({"messages": True}, TypeError, "messages must be"),
+        ({"messages": 10**400}, ValueError, "messages must be"),
+        ({"bytes": 1, "burst_bytes": 10**400}, ValueError, "burst_bytes must be"),
+        ({"bytes": 1, "burst": 2}, ValueError, "burst has no effect without messages"),
+        ({"messages": 1, "burst_bytes": 2}, ValueError, "burst_bytes has no effect without bytes"),
+        ({"messages": 1, "per": 0}, ValueError, "per must be"),
+        ({"messages": 1, "per": float("nan")}, ValueError, "per must be"),
+        ({"messages": 1, "per": 1e-300}, ValueError, "per must be"),
+        ({"messages": 1, "per": 1e308}, ValueError, "per must be"),
+        ({"messages": 1, "excess": "ignore"}, ValueError, "excess must be"),
+        ({"messages": 1, "key": "user"}, ValueError, "key must be"),
         # Each coroutine would have a bucket of its own, so nothing would be limited.
-        ({"messages": 1, "key": by_user}, TypeError),
-        ({"messages": 1, "max_keys": None}, TypeError),
+        ({"messages": 1, "key": by_user}, TypeError, "key must be"),
+        ({"messages": 1, "max_keys": None}, TypeError, "max_keys must be"),
     ],
 )
-def test_a_wrong_limit_raises(keywords, error):
-    with pytest.raises(error):
+def test_a_wrong_limit_raises(keywords, error, text):
+    with pytest.raises(error, match=f"^{text}"):
         Limit(**keywords)
 
 
 def test_limits_are_one_limit_or_several():
     one, two = Limit(messages=1), Limit(bytes=1)
     assert (check_limits(one), check_limits([one, two]), check_limits(())) == ((one,), (one, two), ())
-    with pytest.raises(TypeError, match="limits must be a Limit or several, not 5"):
-        check_limits([one, 5])
+    for wrong in (5, [one, 5]):
+        with pytest.raises(TypeError, match="limits must be a Limit or several, not 5"):
+            check_limits(wrong)

@@ -9,10 +9,11 @@ from typing import Literal, TypeAlias
 
 from ..errors import TooManyRequests
 from ..http import Request
-from ..limit import Limit, check_limits
+from ..limit import Limit, check_limits, check_number
 from ..protocol.limiter import Bucket, Limiter, shared_bucket
 from .admission import address_key
 from .bind import MAX_LOGGED, format_peer
+from .callbacks import check_returned
 from .syscalls import monotonic
 
 __all__ = ["OpeningKey", "limiter_of", "opening_limit", "over_opening_limit"]
@@ -34,7 +35,13 @@ def limiter_of(limits: Limit | Sequence[Limit], request: Request, address: objec
 
 
 def opening_limit(connections: int, per: float, burst: int | None, key: OpeningKey) -> Limit:
-    """A limit of how fast WebSockets open; the arguments are those of ``Server.rate_limit``."""
+    """A limit of how fast WebSockets open; the arguments are those of ``Server.rate_limit``.
+
+    Raises TypeError and ValueError, which name the argument.
+    """
+    check_number("connections", connections, int, none=False)
+    if not callable(key) and key not in ("address", "server"):
+        raise ValueError(f"key must be 'address', 'server' or a function, not {key!r}")
     return Limit(messages=connections, per=per, burst=burst, key=_all if key == "server" else key)
 
 
@@ -63,6 +70,7 @@ def _bucket_of(limit: Limit, request: Request, address: object, now: float) -> B
     key: Hashable = None
     if callable(limit.key):
         key = limit.key(request)
+        check_returned(key, limit.key)  # each awaitable is a new object, so each connection would have its bucket
     elif limit.key == "address":
         key = address_key(address)
     return Bucket(limit) if key is None else shared_bucket(limit, key, now)
