@@ -170,6 +170,12 @@ def test_a_rule_for_1006_ignores_failed_handshakes_and_cancellation():
     assert RetryPolicy(codes={1006: Retry.NOW}).retry(cancelled) is Retry.NEVER
 
 
+@pytest.mark.parametrize("codes", [None, 4001, [(4001, Retry.NEVER)]])
+def test_codes_that_are_no_mapping_are_a_type_error(codes):
+    with pytest.raises(TypeError, match="^codes must be a mapping"):
+        RetryPolicy(codes=codes)
+
+
 @pytest.mark.parametrize("key", ["4001", None, 4001.5, True])
 def test_a_key_in_codes_that_is_no_integer_is_a_type_error(key):
     with pytest.raises(TypeError, match="codes must have numbers as keys"):

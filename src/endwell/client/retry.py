@@ -88,7 +88,7 @@ class RetryPolicy:
     Raises:
         ValueError: If a limit is not positive and finite, or a key of ``codes`` can be neither a close
             code nor an HTTP status.
-        TypeError: If a limit is not a number, or ``codes`` maps to something other than a :class:`Retry`.
+        TypeError: If a limit is not a number, or ``codes`` is not a mapping to :class:`Retry`.
 
     Example:
         ```python
@@ -139,6 +139,8 @@ class RetryPolicy:
                 raise TypeError(f"{limit.name} must be a number of {limit.metadata['unit']}, not {value!r}")
             if not 0 < value < inf:
                 raise ValueError(f"{limit.name} must be positive and finite, not {value!r}")
+        if not isinstance(self.codes, Mapping):
+            raise TypeError(f"codes must be a mapping, not {self.codes!r}")
         for code, retry in self.codes.items():
             if isinstance(code, bool) or not isinstance(code, int):
                 raise TypeError(f"codes must have numbers as keys, not {code!r}")
