@@ -252,6 +252,7 @@ async def test_a_redirect_of_a_given_socket_is_refused(face):
         ({"local_addr": ("127.0.0.1",)}, TypeError, "^local_addr must be a tuple"),
         ({"local_addr": ("127.0.0.1", -1)}, ValueError, "^the port of local_addr must be"),
         ({"local_addr": ("a b", 0)}, ValueError, "^local_addr must be a name"),
+        ({"local_addr": ("127.0.0.1", True)}, TypeError, "^local_addr must be a tuple"),
         ({"family": "inet"}, TypeError, "^family must be socket.AF_INET"),
         ({"family": 99}, ValueError, "^family must be socket.AF_INET"),
         ({"server_hostname": ""}, ValueError, "^server_hostname must be a name"),
@@ -260,6 +261,11 @@ async def test_a_redirect_of_a_given_socket_is_refused(face):
         ({"ssl": "context"}, TypeError, "^ssl must be"),
         ({"ssl": wss().client, "follow_redirects": False}, ValueError, "^ssl is given, but uri is not wss"),
         ({"server_hostname": "a", "follow_redirects": False}, ValueError, "^server_hostname is given, but"),
+        ({"unix_path": ""}, ValueError, "^unix_path must be a path"),
+        # The kernel would connect to "/s".
+        ({"unix_path": "/s\0/t"}, ValueError, "^unix_path must be a path"),
+        ({"unix_path": 3}, TypeError, "^unix_path must be a path or None, not 3"),
+        ({"unix_path": "/\ud800"}, ValueError, "^unix_path must be a path"),
         ({"unix_path": "/s", "host": "x"}, ValueError, "^host has no effect with unix_path"),
         ({"unix_path": "/s", "family": 2}, ValueError, "^family has no effect with unix_path"),
         ({"host": "fe80::1%eth0", "proxy": "http://x"}, ValueError, "^host has a zone"),
@@ -292,6 +298,14 @@ def test_a_datagram_socket_is_refused(module):
         pytest.raises(ValueError, match=r"^sock must be a stream"),
     ):
         module.connect("ws://x/", sock=sock)
+
+
+@FACES
+def test_a_socket_with_tls_is_refused(module):
+    one, two = socket.socketpair()
+    with two, wss().client.wrap_socket(one, do_handshake_on_connect=False, server_hostname=HOST) as sock:
+        with pytest.raises(TypeError, match=r"^sock must be a socket without TLS"):
+            module.connect("ws://x/", sock=sock)
 
 
 @FACES

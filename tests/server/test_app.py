@@ -602,6 +602,8 @@ async def test_the_browser_module_is_served_for_revalidation():
         ({"host": 5}, TypeError, "host must be a str"),
         ({"unix_path": b"/tmp/x"}, TypeError, "unix_path must be a path or None"),
         ({"unix_path": 5}, TypeError, "unix_path must be a path or None"),
+        ({"unix_path": ""}, ValueError, "unix_path must be a path or an abstract name"),
+        ({"unix_path": "/x\0y"}, ValueError, "unix_path must be a path or an abstract name"),
         ({"unix_path": "/" + "x" * 107}, OSError, "the path of a Unix socket has at most 107 bytes"),
         ({"ssl": True}, TypeError, "ssl must be an ssl.SSLContext or None, not True"),
         ({"grace": "10"}, TypeError, "grace .* must be a number, not '10'"),

@@ -14,7 +14,7 @@ from typing import Any
 from ..wire.authority import join_authority
 from .loop import check_system, memory_of
 
-__all__ = ["MAX_LOGGED", "adopt", "bind", "check_port", "format_address", "format_peer", "unlink"]
+__all__ = ["MAX_LOGGED", "adopt", "bind", "check_port", "check_unix_path", "format_address", "format_peer", "unlink"]
 
 #: Connections that the kernel queues until they are accepted.
 BACKLOG = 1024
@@ -34,9 +34,7 @@ def bind(
     """
     check_system()
     if unix_path is not None:
-        if not isinstance(unix_path, str | os.PathLike):
-            raise TypeError(f"unix_path must be a path or None, not {unix_path!r}")
-        return [_bind_unix(os.fsdecode(unix_path), unix_mode)]
+        return [_bind_unix(check_unix_path(unix_path), unix_mode)]
     if unix_mode is not None:
         raise ValueError("unix_mode is given without unix_path")
     check_port(port)
@@ -78,6 +76,21 @@ def check_port(port: int, lowest: int = 0) -> None:
         raise TypeError(f"port must be a number, not {port!r}")
     if not lowest <= port <= 65535:
         raise ValueError(f"port must be between {lowest} and 65535, not {port}")
+
+
+def check_unix_path(unix_path: str | os.PathLike[str]) -> str:
+    """Return the path of a Unix socket. Raises TypeError and ValueError for what is none."""
+    if not isinstance(unix_path, str | os.PathLike):
+        raise TypeError(f"unix_path must be a path or None, not {unix_path!r}")
+    path = os.fsdecode(unix_path)
+    try:
+        os.fsencode(path)
+    except UnicodeEncodeError:
+        raise ValueError(f"unix_path must be a path in the encoding of the system, not {path!r}") from None
+    # unix(7): a name that begins with a null byte is abstract. In a path, the kernel would ignore what follows it.
+    if not path or ("\0" in path and not path.startswith("\0")):
+        raise ValueError(f"unix_path must be a path or an abstract name, not {path!r}")
+    return path
 
 
 def _memory() -> Any:

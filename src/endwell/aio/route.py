@@ -11,6 +11,7 @@ from ipaddress import IPv6Address
 from ..protocol.proxy import ProxyURI, parse_proxy
 from ..protocol.uri import WebSocketURI
 from ..wire.authority import REG_NAME
+from .bind import check_unix_path
 
 __all__ = ["Route"]
 
@@ -39,6 +40,7 @@ class Route:
     def __post_init__(self) -> None:
         self._check_types()
         self._check_hosts()
+        self._check_sockets()
         self._check_together()
 
     def explicit_proxy(self) -> ProxyURI | None:
@@ -61,7 +63,6 @@ class Route:
 
     def _check_types(self) -> None:
         for name, kinds, what in (
-            ("unix_path", str | os.PathLike | None, "a path or None"),
             ("host", str | None, "a str or None"),
             ("port", int | None, "an int or None"),
             ("sock", socket.socket | None, "a socket.socket or None"),
@@ -89,16 +90,22 @@ class Route:
             raise ValueError(f"family must be socket.AF_INET, socket.AF_INET6 or 0, not {self.family!r}")
         if self.local_addr is not None:
             address = self.local_addr
-            if len(address) != 2 or not isinstance(address[0], str) or not isinstance(address[1], int):
+            if list(map(type, address)) != [str, int]:
                 raise TypeError(f"local_addr must be a tuple (host, port) or None, not {address!r}")
             _check_host("local_addr", address[0])
             if not 0 <= address[1] < 2**16:
                 raise ValueError(f"the port of local_addr must be a number from 0 to 65535, not {address[1]}")
 
-    def _check_together(self) -> None:
-        proxy = self.explicit_proxy()
+    def _check_sockets(self) -> None:
+        if isinstance(self.sock, ssl.SSLSocket):  # the driver would bypass its TLS
+            raise TypeError("sock must be a socket without TLS, not an ssl.SSLSocket: use a wss:// URI")
         if self.sock is not None and self.sock.type != socket.SOCK_STREAM:
             raise ValueError("sock must be a stream socket")
+        if self.unix_path is not None:
+            check_unix_path(self.unix_path)
+
+    def _check_together(self) -> None:
+        proxy = self.explicit_proxy()
         for given in ("unix_path", "sock"):
             if getattr(self, given) is None:
                 continue
