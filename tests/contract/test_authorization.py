@@ -65,6 +65,16 @@ async def test_a_time_in_the_past_closes_at_once(face):
         assert (await within(ws.closed)).received == EXPIRED
 
 
+async def test_a_time_in_the_past_is_no_stall_of_this_process(face, transport):
+    it = Authorized(face, until=at(-3600))
+    async with it.server.serving(ssl=transport.server):
+        with await RawPeer.connect(it.server.port, transport.client) as peer:
+            assert await peer.read_close() == EXPIRED
+            peer.reset()  # without a word since then
+            await until(lambda: it.endings)
+    assert it.endings[0].stalled == 0
+
+
 async def test_a_later_call_extends_it_and_keeps_the_subject(face):
     it = Authorized(face, until=at(BOUND), subject="ada")
     async with it.server.serving(), endwell.connect(f"ws://127.0.0.1:{it.server.port}/") as ws:
