@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import socket
+import time
 from contextlib import asynccontextmanager
 
 import pytest
@@ -12,6 +14,7 @@ import endwell
 import endwell.sync
 from endwell import Cause, HandshakeError, HandshakeRejected
 from endwell.aio.resolve import resolve
+from endwell.protocol.deadline import LATE
 from endwell.protocol.uri import parse_uri
 from tests.pair import nothing_left_behind, until, within
 from tests.raw import HOST, PLAIN, RawServer, wss
@@ -203,6 +206,28 @@ async def test_a_redirect_from_ws_to_wss_uses_the_ssl_of_the_call(face):
                 ws = await within(task)
         assert ws.tls is not None
         await within(ws.close())
+
+
+async def test_a_stall_above_open_timeout_between_two_redirects_makes_no_storm_of_connections(face):
+    class Stall(logging.Handler):
+        def emit(self, record):
+            if "302" in record.getMessage():
+                time.sleep(2 * LATE)
+
+    logger, stall, level = (wire := logging.getLogger("endwell.wire.handshake")), Stall(), wire.level
+    with RawServer() as listening:
+        logger.addHandler(stall)
+        logger.setLevel(logging.DEBUG)
+        try:
+            task = asyncio.ensure_future(face.connect(listening.uri, open_timeout=0.5))
+            with await listening.accept(redirect("/b")), pytest.raises(HandshakeError):
+                await within(task)
+        finally:
+            logger.removeHandler(stall)
+            logger.setLevel(level)
+        with await listening.accept_tcp():  # one attempt, which this side may have completed in its time
+            with pytest.raises(TimeoutError):
+                await asyncio.wait_for(listening.accept_tcp(), 0.1)
 
 
 async def test_redirects_are_not_followed_if_they_are_switched_off(face):

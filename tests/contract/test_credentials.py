@@ -169,6 +169,18 @@ async def test_a_stall_of_this_process_does_not_count_against_the_function():
 
 
 @pytest.mark.virtual_clock
+@pytest.mark.parametrize("open_timeout", [10, None])
+async def test_a_plain_function_that_blocks_the_event_loop_is_such_a_stall(open_timeout):
+    def url():
+        asyncio.get_running_loop()._pass_time(30)
+        return served.url
+
+    async with serving() as served:
+        await (await endwell.connect(url, open_timeout=open_timeout)).close()
+    assert len(served.requests) == 1
+
+
+@pytest.mark.virtual_clock
 async def test_the_questions_and_the_handshake_share_open_timeout():
     async def url():
         await asyncio.sleep(6)

@@ -236,7 +236,8 @@ async def _reach(
     name = route.server_hostname or uri.host
     while True:
         began = monotonic()
-        limit = asyncio.timeout(None if core.deadline == NEVER else core.deadline - began)
+        # The deadline may have passed before this call. That is no stall within it.
+        limit = asyncio.timeout(None if core.deadline == NEVER else max(0.0, core.deadline - began))
         reach = Reach(route.family, route.local_addr, reactor.has_readers)
         try:
             async with limit:

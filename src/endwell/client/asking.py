@@ -91,11 +91,19 @@ class _Timer:
         self._handle = self._loop.call_at(self._when, self._fire)
 
     def _fire(self) -> None:
-        if self._loop.time() - self._when > LATE:
-            self._asking.began += monotonic() - self._from
+        if self._is_late():
             self._set()
         else:
             self._limit.reschedule(self._loop.time())
 
+    def _is_late(self) -> bool:
+        """Whether this process was stalled; if it was, that does not count."""
+        late = self._loop.time() - self._when > LATE
+        if late:
+            self._asking.began += monotonic() - self._from
+        return late
+
     def cancel(self) -> None:
+        """The function has returned. A plain function may have stalled this process, so that no timer has run."""
         self._handle.cancel()
+        self._is_late()
