@@ -35,21 +35,27 @@ async def served(**options):
 
 @contextlib.asynccontextmanager
 async def answering(*answers):
-    """A server that answers its n-th connection with the n-th of ``answers``; yields the request heads."""
+    """A server that answers its n-th connection with the n-th of ``answers``; yields the request heads.
+
+    ``{own}`` in an answer is its address.
+    """
     heads, rest = [], list(answers)
 
     async def serve(reader, writer):
         heads.append((await reader.readuntil(b"\r\n\r\n")).decode())
-        writer.write(rest.pop(0).encode())
+        writer.write(rest.pop(0).replace("{own}", own()).encode("latin-1"))
         with contextlib.suppress(ConnectionError):
             await writer.drain()
             writer.write_eof()
             await reader.read()
         writer.close()
 
+    def own():
+        return f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
+
     server = await asyncio.start_server(serve, "127.0.0.1", 0)
     async with server:
-        yield f"127.0.0.1:{server.sockets[0].getsockname()[1]}", heads
+        yield own(), heads
 
 
 @contextlib.asynccontextmanager
@@ -163,6 +169,29 @@ async def test_a_redirect_within_the_origin_keeps_the_credentials():
             await endwell.connect(f"ws://{address}/a", additional_headers={"Cookie": "c"})
         assert "GET /b " in heads[1]
         assert "Cookie: c" in heads[1]
+
+
+@pytest.mark.parametrize("location", ["/b", "ws://{own}/b"])
+async def test_a_redirect_within_the_origin_keeps_the_user_of_the_uri(location, face):
+    answers = [redirect(location), redirect("/c"), "HTTP/1.1 403 Forbidden\r\nContent-Length: 2\r\n\r\nno"]
+    async with answering(*answers) as (address, heads):
+        with pytest.raises(endwell.HandshakeRejected, match="403"):
+            await within(face.connect(f"ws://u:p@{address}/a"))
+    assert [head.count("Authorization: Basic dTpw\r\n") for head in heads] == [1, 1, 1]
+
+
+@pytest.mark.parametrize(
+    ("octets", "target"),
+    [("/\xc3\xa9?\xc3\xa9", "/%C3%A9?%C3%A9"), ("/\xe9", "/%E9"), ("/%C3%A9", "/%C3%A9")],
+)
+async def test_a_location_with_octets_beyond_ascii_is_followed_as_browsers_do(octets, target):
+    async with answering(redirect(octets), "HTTP/1.1 403 Forbidden\r\nContent-Length: 2\r\n\r\nno") as (
+        address,
+        heads,
+    ):
+        with pytest.raises(endwell.HandshakeRejected, match="403"):
+            await endwell.connect(f"ws://{address}/a")
+    assert heads[1].startswith(f"GET {target} ")
 
 
 async def test_an_http_location_counts_as_ws():

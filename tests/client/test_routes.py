@@ -246,6 +246,18 @@ async def test_a_redirect_to_another_host_is_refused_if_an_argument_is_about_thi
     assert f"it leads to another host, and the connection uses {name}" in str(caught.value)
 
 
+@pytest.mark.parametrize("location", [f"ws://{HOST}:1/", f"wss://{HOST}/"])
+async def test_a_redirect_to_another_port_is_refused_if_the_port_is_an_argument(location, face):
+    with RawServer() as listening:
+        port = int(listening.uri.rpartition(":")[2].strip("/"))
+        task = asyncio.ensure_future(face.connect(f"ws://{HOST}/", port=port))
+        with await listening.accept(redirect("/a")):
+            pass
+        with await listening.accept(redirect(location)), pytest.raises(HandshakeRejected) as caught:
+            await within(task)
+    assert "it leads to another port, and the connection uses port" in str(caught.value)
+
+
 async def test_a_redirect_of_a_given_socket_is_refused(face):
     with RawServer() as listening:
         port = int(listening.uri.rpartition(":")[2].strip("/"))

@@ -8,6 +8,7 @@ import socket
 import ssl as tls
 import sys
 from collections.abc import Awaitable, Callable, Generator, Iterable, Mapping
+from dataclasses import replace
 from types import TracebackType
 from typing import Literal, TypeAlias, Unpack
 from urllib.parse import urljoin
@@ -90,8 +91,8 @@ class connect:
         family: ``socket.AF_INET`` or ``socket.AF_INET6``, the family of the addresses to connect to. With a
             proxy, it and ``local_addr`` apply to the proxy. Default: 0, both.
         follow_redirects: Whether to follow HTTP redirects. If not, a redirect is a refusal. Default: True. With
-            ``host``, ``port`` or ``server_hostname``, redirects to another host are refused, and with
-            ``unix_path`` or ``sock`` all are.
+            ``host``, ``port`` or ``server_hostname``, redirects to another host are refused, with ``port`` those
+            to another port, too, and with ``unix_path`` or ``sock`` all.
         token: A bearer token, which is sent as ``Authorization: Bearer`` (RFC 6750): a str; or a
             function that returns a str or a :class:`Token`, or an awaitable of it, which is called like that
             for ``uri``. With ``Token(value, until)`` it is called again at 80 % of the life of the token, and
@@ -311,7 +312,7 @@ class connect:
                 raise ValueError(f"the connection uses {name}")
         if not left:
             raise ValueError(f"{MAX_REDIRECTS} redirects have been followed already")
-        target = urljoin(f"{uri.origin}{uri.target}", location)
+        target = urljoin(f"{uri.origin}{uri.target}", _decoded(location))
         for http, ws in (("http://", "ws://"), ("https://", "wss://")):
             if target.lower().startswith(http):
                 target = ws + target[len(http) :]
@@ -321,6 +322,10 @@ class connect:
         for name in ("host", "port", "server_hostname"):
             if getattr(self._route, name) is not None and parsed.host.lower() != uri.host.lower():
                 raise ValueError(f"it leads to another host, and the connection uses {name}")
+        if self._route.port is not None and parsed.port != uri.port:
+            raise ValueError("it leads to another port, and the connection uses port")
+        if parsed.username is None and _origin(parsed) == _origin(uri):
+            parsed = replace(parsed, username=uri.username, password=uri.password)
         return parsed
 
 
@@ -349,6 +354,15 @@ def _headers(fields: HeaderFields) -> Headers:
         if not all(isinstance(field, tuple | list) and len(field) == 2 for field in fields):
             raise TypeError("additional_headers must be a mapping or an iterable of (name, value) pairs")
     return Headers(fields)
+
+
+def _decoded(location: str) -> str:
+    """The value of a Location field, whose bytes may be UTF-8 (RFC 3987), as those of nginx and PHP are."""
+    octets = location.encode("latin-1")
+    try:
+        return octets.decode()
+    except UnicodeDecodeError:
+        return re.sub("[\x80-\xff]", lambda found: f"%{ord(found[0]):02X}", location)
 
 
 def _origin(uri: WebSocketURI) -> tuple[object, ...]:
