@@ -44,6 +44,8 @@ class Relay:
         self.asked: list[tuple[str, int]] = []
         #: The heads of the CONNECT requests.
         self.heads: list[str] = []
+        #: Number of times that a client has sent credentials of SOCKS5.
+        self.logins = 0
         self._credentials = credentials
         self._hosts = hosts
         self._clients: list[asyncio.StreamWriter] = []
@@ -131,6 +133,7 @@ class Relay:
             raise Refused
         if method == 2:
             await reader.readexactly(1)
+            self.logins += 1
             given = [await reader.readexactly((await reader.readexactly(1))[0]) for _ in range(2)]
             ok = tuple(map(bytes.decode, given)) == self._credentials
             writer.write(b"\x01\x00" if ok else b"\x01\x01")

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import os
 import pickle
+import socket
 import sys
 import traceback
 from contextlib import asynccontextmanager
@@ -16,6 +17,7 @@ from python_socks.async_.asyncio import Proxy
 import endwell
 from endwell import Cause, Close, HandshakeError, HandshakeRejected, Initiator, InvalidHandshake, TcpEnd
 from endwell.aio.environment import environment_proxy
+from endwell.aio.resolve import resolve
 from endwell.aio.route import Route
 from endwell.client.retry import RetryPolicy
 from endwell.codes import Retry
@@ -268,6 +270,55 @@ async def test_a_redirect_to_an_address_with_a_zone_is_refused_through_a_proxy(f
                 await within(task)
     assert "is not followed: uri has a zone, which a proxy cannot know" in str(caught.value)
     assert caught.value.phase == "http"
+
+
+@pytest.fixture
+def two_addresses(monkeypatch):
+    """The name two.example has an IPv6 address, and then an IPv4 address."""
+
+    async def resolved(host, port, of_family=0):
+        if host != "two.example":
+            return await resolve(host, port, of_family)
+        both = [(socket.AF_INET6, ("::1", port, 0, 0)), (socket.AF_INET, (HOST, port))]
+        return [(family, address) for family, address in both if of_family in (0, family)]
+
+    monkeypatch.setattr("endwell.aio.reach.resolve", resolved)
+
+
+async def test_a_proxy_that_resolves_no_names_is_asked_for_the_next_address(two_addresses, face, transport):
+    async with served(transport) as server, relaying("socks5") as relay:  # on IPv4 only
+        url = server.url.replace(HOST, "two.example")
+        how = {"server_hostname": HOST} if transport.server else {}
+        ws = await within(face.connect(url, ssl=transport.client, proxy=relay.url(), **how))
+        await within(ws.send("a"))
+        assert await within(ws.recv()) == "a"
+        await within(ws.close())
+        assert relay.asked == [("::1", server.port), (HOST, server.port)]
+
+
+async def test_the_refusal_of_all_addresses_names_them(two_addresses, face):
+    async with relaying("socks5") as relay:
+        with pytest.raises(HandshakeError) as caught:
+            await within(face.connect("ws://two.example:1/", proxy=relay.url()))
+    refused = "connection refused (SOCKS5 reply 5)"
+    assert str(caught.value).endswith(f" refused: [::1]:1: {refused}, {HOST}:1: {refused}")
+    assert caught.value.ending.exception.reply == 5
+    assert RetryPolicy().retry(caught.value) is Retry.LATER
+
+
+async def test_refused_credentials_are_not_sent_again_for_another_address(two_addresses, face):
+    async with relaying("socks5", credentials=("me", "right")) as relay:
+        with pytest.raises(HandshakeError, match="refused the credentials"):
+            await within(face.connect("ws://two.example:1/", proxy=relay.url("me:wrong@")))
+        assert relay.logins == 1
+
+
+@pytest.mark.parametrize("kind", ["socks4", "socks4a"])
+async def test_an_ipv6_address_is_no_target_of_socks4_and_is_not_tried_again(kind, face):
+    async with relaying(kind) as relay:
+        with pytest.raises(HandshakeError, match="SOCKS4 has no IPv6 addresses") as caught:
+            await within(face.connect("ws://[::1]:1/", proxy=relay.url()))
+    assert RetryPolicy().retry(caught.value) is Retry.NEVER
 
 
 async def test_a_socks_proxy_that_wants_credentials_says_so():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import ssl
 import subprocess
 import tempfile
@@ -16,6 +17,7 @@ from python_socks.async_.asyncio import Proxy
 
 import endwell
 from endwell import HandshakeError, HandshakeRejected, TcpEnd
+from endwell.aio.resolve import resolve
 from endwell.errors import ProxyError
 from tests.cli.process import PATIENCE
 from tests.deploy.proxies import free_port, until_listening
@@ -118,9 +120,8 @@ async def talk(face, transport, proxy, **how):
     async with server.serving(ssl=transport.server):
         scheme = "ws" if transport.server is None else "wss"
         url = f"{scheme}://localhost:{server.port}/"
-        ws = await within(
-            face.connect(url, ssl=transport.client, proxy=proxy, family=2, compression=None, **how)
-        )
+        how = {"family": 2, "compression": None, **how}
+        ws = await within(face.connect(url, ssl=transport.client, proxy=proxy, **how))
         for message in ("a", "b" * 300_000):
             await within(ws.send(message))
             assert await within(ws.recv()) == message
@@ -163,6 +164,17 @@ async def test_dante(proxy, face, scheme):
             reason = caught.value.ending.exception
             assert isinstance(reason, ProxyError)
             assert reason.reply in reply
+
+
+async def test_an_address_that_dante_refuses_is_followed_by_the_next_one(proxy, face, monkeypatch):
+    async def resolved(host, port, of_family=0):
+        if host != "localhost":
+            return await resolve(host, port, of_family)
+        return [(socket.AF_INET6, ("::1", port, 0, 0)), (socket.AF_INET, (HOST, port))]
+
+    monkeypatch.setattr("endwell.aio.reach.resolve", resolved)
+    with proxy("danted") as (port, _):  # its rules are for IPv4
+        await talk(face, PLAIN, f"socks5://{HOST}:{port}", family=0)
 
 
 async def test_microsocks_with_credentials(proxy, face):

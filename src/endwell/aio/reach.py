@@ -12,10 +12,12 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from itertools import chain, zip_longest
 
+from ..codes import Retry
 from ..errors import ProxyError
 from ..options import Options
 from ..protocol.deadline import LATE
 from ..protocol.proxy import ProxyURI, Tunnel, tunnel_through
+from ..wire.authority import join_authority
 from .bind import format_address
 from .reactor import reactor_of
 from .resolve import Address, resolve
@@ -75,12 +77,33 @@ class Reach:
     ) -> Link:
         """Connect to ``proxy``, and have it connect to ``host``. ``tls`` is for a proxy with TLS.
 
+        If the name is resolved here, the proxy is asked for one address after the other, until it can connect.
+
         Raises OSError, EOFError if the proxy ends TCP, and what a :class:`Tunnel` raises.
         """
-        if not proxy.resolves:
-            of_family = socket.AF_INET if proxy.scheme == "socks4" else self._family
-            host = str((await self._resolve(host, port, of_family))[0][1][0])
-        tunnel = self._tunnel = tunnel_through(proxy, host, port, options)
+        refused: list[tuple[str, ProxyError]] = []
+        for target in await self._targets(proxy, host, port):
+            tunnel = self._tunnel = tunnel_through(proxy, target, port, options)
+            try:
+                return await self._dig(proxy, tunnel, options, tls)
+            except ProxyError as error:
+                if not tunnel.asked:
+                    raise  # because of the credentials
+                refused.append((join_authority(target, port), error))
+        raise _refusal_of_all(refused)
+
+    async def _targets(self, proxy: ProxyURI, host: str, port: int) -> list[str]:
+        """What ``proxy`` is asked for: the name, or the addresses if it does not resolve names."""
+        if proxy.resolves or ":" in host:
+            return [host]
+        addresses = await self._resolve(
+            host, port, socket.AF_INET if proxy.scheme == "socks4" else self._family
+        )
+        return [str(address[0]) for _, address in interleaved(addresses)]
+
+    async def _dig(
+        self, proxy: ProxyURI, tunnel: Tunnel, options: Options, tls: ssl.SSLContext | None
+    ) -> Link:
         sock = await self.tcp(proxy.host, proxy.port)
         try:
             if tls is None:
@@ -256,6 +279,16 @@ class _Race:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+
+
+def _refusal_of_all(refused: list[tuple[str, ProxyError]]) -> ProxyError:
+    """Return one refusal that names every address, if there are several. It can pass if one of them can."""
+    first = refused[0][1]
+    if len(refused) == 1:
+        return first
+    text = ", ".join(f"{address}: {error}" for address, error in refused)
+    lasting = all(error.retry is Retry.NEVER for _, error in refused)
+    return ProxyError(text, retry=Retry.NEVER if lasting else Retry.LATER, reply=first.reply)
 
 
 def _combined(errors: list[OSError]) -> OSError:

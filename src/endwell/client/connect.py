@@ -89,7 +89,8 @@ class connect:
         local_addr: The local address ``(host, port)`` to connect from; port 0 lets the system choose.
             Default: the system chooses both.
         family: ``socket.AF_INET`` or ``socket.AF_INET6``, the family of the addresses to connect to. With a
-            proxy, it and ``local_addr`` apply to the proxy. Default: 0, both.
+            proxy, it and ``local_addr`` apply to the proxy, and with ``socks5`` it also selects the addresses of
+            the server. Default: 0, both.
         follow_redirects: Whether to follow HTTP redirects. If not, a redirect is a refusal. Default: True. With
             ``host``, ``port`` or ``server_hostname``, redirects to another host are refused, with ``port`` those
             to another port, too, and with ``unix_path`` or ``sock`` all.

@@ -80,6 +80,8 @@ def parse_proxy(url: str, name: str = "proxy", scheme: str = "http") -> ProxyURI
 class Tunnel(Protocol):
     """The dialogue with a proxy, up to the first byte of the server."""
 
+    #: Whether the proxy has been asked for the server: what it refuses from then on may be the address.
+    asked: bool
     #: Whether the proxy has connected.
     done: bool
 
@@ -112,7 +114,7 @@ class _HttpTunnel:
     """The method CONNECT (RFC 9110 §9.3.6)."""
 
     def __init__(self, proxy: ProxyURI, host: str, port: int, options: Options) -> None:
-        self.done = False
+        self.asked, self.done = True, False
         # "CONNECT uses a special form of request target, unique to this method, consisting of only the host and
         # port number of the tunnel destination". The Host is the same (§7.2).
         authority = join_authority(host, port)
@@ -162,7 +164,7 @@ class _SocksTunnel:
         self.done = False
         self._dialogue = dialogue
         self._answer = b""
-        self._output, self._missing = next(dialogue)
+        self._output, self._missing, self.asked = next(dialogue)
 
     def output(self) -> bytes:
         output, self._output = self._output, b""
@@ -178,8 +180,9 @@ class _SocksTunnel:
             if not self._missing:
                 answer, self._answer = self._answer, b""
                 try:
-                    more, self._missing = self._dialogue.send(answer)
+                    more, self._missing, asks = self._dialogue.send(answer)
                     self._output += more
+                    self.asked = self.asked or asks
                 except StopIteration:
                     self.done = True
         return taken

@@ -4,14 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Generator
 from ipaddress import IPv4Address, IPv6Address, ip_address
+from typing import NamedTuple
 
 from ..codes import Retry
 from ..errors import InvalidHandshake, ProxyError
 
-__all__ = ["Dialogue", "socks4", "socks5"]
+__all__ = ["Dialogue", "Step", "socks4", "socks5"]
 
-#: A dialogue yields the bytes to send and the number of bytes of the answer, and gets the answer.
-Dialogue = Generator[tuple[bytes, int], bytes, None]
+
+class Step(NamedTuple):
+    """What a dialogue needs to go on."""
+
+    #: The bytes to send.
+    output: bytes
+    #: The number of bytes of the answer.
+    missing: int
+    #: Whether the output asks for the connection to the server.
+    asks: bool = False
+
+
+#: A dialogue yields its steps, and gets the answers.
+Dialogue = Generator[Step, bytes, None]
 
 #: RFC 1928 §6, the replies other than success. The rules of a proxy do not change by themselves.
 _REPLIES = {
@@ -43,7 +56,7 @@ def socks5(host: str, port: int, username: str | None, password: str | None) -> 
     Raises :exc:`ProxyError` for a refusal, and :exc:`InvalidHandshake` for an answer that is not SOCKS5.
     """
     methods = b"\x00" if username is None else b"\x00\x02"
-    answer = yield bytes((5, len(methods))) + methods, 2
+    answer = yield Step(bytes((5, len(methods))) + methods, 2)
     _check_version(answer, 5, "SOCKS5")
     method = answer[1]
     if method == _NO_ACCEPTABLE_METHOD:
@@ -54,22 +67,22 @@ def socks5(host: str, port: int, username: str | None, password: str | None) -> 
     if method == 2:
         assert username is not None
         name, word = username.encode(), (password or "").encode()
-        answer = yield b"\x01" + bytes((len(name),)) + name + bytes((len(word),)) + word, 2
+        answer = yield Step(b"\x01" + bytes((len(name),)) + name + bytes((len(word),)) + word, 2)
         # RFC 1929 §2: "A STATUS field of X'00' indicates success." The first byte is not checked: some proxies
         # send 5 for the version of this dialogue, which is 1.
         if answer[1]:
             raise ProxyError(
                 f"it refused the credentials (SOCKS5 status {answer[1]})", retry=Retry.NEVER, reply=answer[1]
             )
-    answer = yield b"\x05\x01\x00" + _address(host) + port.to_bytes(2, "big"), 2
+    answer = yield Step(b"\x05\x01\x00" + _address(host) + port.to_bytes(2, "big"), 2, asks=True)
     _check_version(answer, 5, "SOCKS5")
     _check_reply(answer[1], 0, _REPLIES, "SOCKS5")
     # The address at which the proxy is connected, which is not used. Its first byte may be its length.
-    _, kind, first = yield b"", 3
+    _, kind, first = yield Step(b"", 3)
     size = first + 1 if kind == _NAME else _SIZES.get(kind)
     if size is None:
         raise InvalidHandshake(f"the proxy answered with the SOCKS5 address type {kind}")
-    yield b"", size - 1 + 2
+    yield Step(b"", size - 1 + 2)
 
 
 def socks4(host: str, port: int, username: str | None) -> Dialogue:
@@ -84,10 +97,10 @@ def socks4(host: str, port: int, username: str | None) -> Dialogue:
     # SOCKS4a: an address 0.0.0.x announces a name at the end.
     where = b"\x00\x00\x00\x01" if address is None else address.packed
     name = host.encode() + b"\x00" if address is None else b""
-    answer = yield b"\x04\x01" + port.to_bytes(2, "big") + where + user + name, 2
+    answer = yield Step(b"\x04\x01" + port.to_bytes(2, "big") + where + user + name, 2, asks=True)
     _check_version(answer, 0, "SOCKS4")
     _check_reply(answer[1], 90, _REPLIES_4, "SOCKS4")
-    yield b"", 6  # a port and an address without a meaning
+    yield Step(b"", 6)  # a port and an address without a meaning
 
 
 def _literal(host: str) -> IPv4Address | IPv6Address | None:
