@@ -12,7 +12,7 @@ import pytest
 from opentelemetry.metrics import NoOpMeterProvider
 
 from endwell import Server, connect, otel
-from endwell.metrics.families import ENDING
+from endwell.metrics.families import ENDING, ROUTE
 from endwell.metrics.table import Table, shared_file
 from endwell.otel.metrics import ServerMetrics
 from endwell.server.metering import own_samples
@@ -143,6 +143,20 @@ def test_a_worker_has_its_own_counts():
     (row,) = own_samples(server._metering)["endwell_endings_total"]
     assert row["value"] == 2
     assert server.metrics["endwell_endings_total"][0]["value"] == 7
+
+
+async def test_what_has_no_room_in_the_table_hides_no_other_metric(caplog):
+    server, signals = instrumented()
+    for number in range(1500):
+        server._metering.meter.table.block(ROUTE, (f"/{'x' * 100}/{number}",), 10)
+    async with server.serving():
+        with pytest.raises(Exception, match="404"):
+            await connect(f"ws://127.0.0.1:{server.port}/nowhere")
+    found = collected(signals)
+    handshakes = [(dict(point.attributes), point.value) for point in found["endwell.handshakes"][1]]
+    assert ({"endwell.outcome": "other"}, 1) in handshakes
+    assert "endwell.processes" in found
+    assert not caplog.records
 
 
 async def test_the_servers_of_a_provider_are_added_up_and_not_kept(face):

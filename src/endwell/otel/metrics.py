@@ -13,6 +13,7 @@ from opentelemetry.metrics import CallbackOptions, Meter, MeterProvider, Observa
 from ..build import __version__
 from ..ending import Ending
 from ..metrics.families import DURATION_BUCKETS, FAMILIES, Family
+from ..metrics.table import OTHER
 from ..server.app import Server
 from ..server.metering import own_samples
 from .attributes import Attributes
@@ -162,7 +163,9 @@ def _attributes(labels: dict[str, str]) -> Attributes:
     attributes: Attributes = {}
     for label, value in labels.items():
         if label == "status":
-            attributes[_CONVENTIONS[label]] = int(value)
+            # "other", if the table of the counts had no room for it: the attribute is a number, or absent.
+            if value != OTHER:
+                attributes[_CONVENTIONS[label]] = int(value)
         elif value:
             attributes[_CONVENTIONS.get(label, f"endwell.{label}")] = value
     return attributes
