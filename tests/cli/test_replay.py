@@ -107,6 +107,17 @@ def test_text_of_a_peer_cannot_control_the_terminal(file, capsys):
     )
 
 
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8"])
+def test_the_written_test_is_a_module_whatever_the_encoding_of_the_output_is(encoding, file, monkeypatch):
+    output = io.TextIOWrapper(io.BytesIO(), encoding)
+    monkeypatch.setattr(sys, "stdout", output)
+    assert run(file(recorded("déjà vu")), "--as-test") == 0
+    output.flush()
+    names = {}
+    exec(compile(output.buffer.getvalue(), "written", "exec"), names)  # bytes: decoded as UTF-8
+    assert names["RECORDED"]["reason"] == "déjà vu"
+
+
 @pytest.mark.parametrize("reason", ["bye", HOSTILE])
 def test_the_written_test_passes_and_text_of_a_peer_stays_text(reason, file, capsys):
     assert run(file(recorded(reason)), "--as-test") == 0

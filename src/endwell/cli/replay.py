@@ -187,8 +187,9 @@ def _as_test(replayed: Replayed) -> str:
     text = json.dumps(recorded)
     pieces = [text[at : at + _LINE] for at in range(0, len(text), _LINE)]
     return _TEST.format(
-        # repr() escapes quotes, so that text of the peer stays text.
-        sentence=repr(recorded["text"])[1:-1].replace('"', "'"),
+        # Quotes are escaped, so that text of the peer stays text. The test is ASCII, because a module is read as
+        # UTF-8, and the encoding of standard output may be another one.
+        sentence=ascii(recorded["text"])[1:-1].replace('"', "'"),
         lines="\n".join(f"    {piece!r}" for piece in pieces),
         cause=replayed.recorded.cause.value,
     )
