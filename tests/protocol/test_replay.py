@@ -15,7 +15,7 @@ from endwell import testing
 from endwell.ending import Cause, Close, Initiator, TcpEnd
 from endwell.protocol.closing import WindowClosed
 from endwell.protocol.pause import Pause
-from endwell.protocol.record import MAX_CUES, MAX_RECORD
+from endwell.protocol.record import MAX_CUES, MAX_RECORD, Noted
 from endwell.protocol.replay import replay
 from endwell.wire.codec import Codec
 from endwell.wire.hixie import Hixie
@@ -221,6 +221,31 @@ def test_a_client_whose_opening_takes_too_long_replays():
     assert core.ending.tcp is TcpEnd.TIMEOUT
     replayed = check(core)
     assert replayed.steps[-1].rows[0].why == "open_timeout is 10 s"
+
+
+@pytest.mark.parametrize("noted", Noted)
+def test_a_cue_that_no_opening_connection_gets_is_no_crash(noted):
+    """A file that was changed by hand: it ends the opening in a way that the code does not have."""
+    core = connection(client=True, now=1000.5, recorder=True)
+    core.fail_opening(Cause.NETWORK_ERROR, 1001.5, RESET)
+    values = written(core.ending, core.record())
+    details = {
+        Noted.DUE: [0.0, 0.0, 0.0, 0.0],
+        Noted.DUE_UNREAD: [0.0, 0.0, 0.0, 0.0],
+        Noted.STALLED: [1000.5, 0.5, 0.0, 0.0, 0.0],
+        Noted.PONGS: [1],
+        Noted.CLOSE: ["app_closed"],
+        Noted.FAILED: ["network_error", "network"],
+        Noted.LOST: [0],
+        Noted.TIME_UP: [0.0],
+    }
+    values["record"]["cues"] = [[1001.5, noted.name.lower(), *details.get(noted, ())]]
+    try:
+        replayed = replay(values)
+    except ValueError as error:
+        assert "record." in str(error) or "received" in str(error)
+    else:
+        assert replayed.ending is None or replayed.ending.cause
 
 
 def test_stalls_before_a_server_opened_replay():

@@ -438,8 +438,10 @@ class _Stage:
         self._core.gone(now)
 
     def _time_up(self, now: float, report_at: float) -> None:
-        # It depends on what was sent since the last cue.
-        self._core.restore({"report_at": report_at})
+        # It depends on what was sent since the last cue. Before a closing, there is none: it would end a connection
+        # without a cause.
+        if self._core.state is not State.OPENING:
+            self._core.restore({"report_at": report_at})
         self._core.time_up(now)
 
     def _sent(self, now: float) -> None:
