@@ -277,6 +277,14 @@ def test_every_ending_has_a_cause_with_evidence_and_advice(end, known, failure, 
     assert len({each.name for each in found}) == len(found)
 
 
+@pytest.mark.parametrize("code", [*(code for code in CloseCode if code.may_receive), 3500, 4404])
+def test_every_code_that_a_peer_may_send_has_a_cause(code):
+    reasons = ["", "bye", "bye; retry 5-10s", Cause.SERVER_DRAINED.meaning, Cause.PROTOCOL_ERROR.meaning]
+    for reason in reasons:
+        for role in (None, "server", "client"):
+            assert names(peer_closed(code, reason), role=role), (reason, role)
+
+
 @pytest.mark.parametrize("cause", Cause)
 def test_every_cause_has_a_rule(cause):
     assert names(ending(cause))

@@ -49,12 +49,10 @@ def _keepalive(case: Case) -> Clues:
 
 
 def _page_left(case: Case) -> Clues:
-    if (
-        case.role == "client"
-        or case.code not in LEFT
-        or RetryAdvice.parse(case.reason)
-        or _text(case) in MEANINGS
-    ):
+    if case.code not in LEFT:
+        return
+    other = case.role == "client" or RetryAdvice.parse(case.reason) or _text(case) in MEANINGS
+    if case.code == CloseCode.GOING_AWAY and other:
         return
     yield 4, _said(case)
     if case.code == CloseCode.PAGE_LEFT:
