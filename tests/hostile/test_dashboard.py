@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import threading
 from urllib.parse import quote
 
 import pytest
@@ -15,7 +16,7 @@ from endwell.server.dashboard import feed as feeds
 from endwell.server.dashboard.feed import MAX_ASK, SUBPROTOCOL
 from tests.http1 import asked
 from tests.pair import nothing_left_behind, until, within
-from tests.raw import NONCE, RawPeer
+from tests.raw import BOUND, NONCE, PROMPT, RawPeer
 from tests.server.dashboard.client import feed, url
 
 #: What an attacker writes into each text that it can choose.
@@ -281,6 +282,34 @@ async def test_a_feed_is_closed_if_authorize_awaits_what_was_cancelled(monkeypat
             assert client.ws.ending.received == endwell.Close(3000, "the authorization has ended")
         assert (await status(server, "/_endwell/"))[0] == 403
     assert [each.exc_info[0] for each in caplog.records if each.exc_info] == [asyncio.CancelledError]
+
+
+async def test_an_authorize_that_hangs_delays_nothing_but_the_dashboard(transport, tmp_path):
+    """A stranger asks for the page again and again while the database of the sessions does not answer."""
+    (tmp_path / "app.js").write_text("1")
+    asked_for, answers = [], threading.Event()
+
+    def decide(request):
+        asked_for.append(request)
+        answers.wait(BOUND)
+        return False
+
+    server = dashboard(decide)
+    server.static("/static", tmp_path)
+    server.process_request(lambda request: None)
+    server.get("/plain")(lambda request: "here")
+    async with nothing_left_behind(), server.serving(ssl=transport.server):
+        waiting = [
+            asyncio.create_task(status(server, "/_endwell/", transport=transport)) for _ in range(40)
+        ]
+        try:
+            await until(lambda: len(asked_for) >= 8)
+            for path in ("/static/app.js", "/plain"):
+                async with asyncio.timeout(PROMPT):
+                    assert (await status(server, path, transport=transport))[0] == 200
+        finally:
+            answers.set()
+        assert {found for found, _ in await asyncio.gather(*waiting)} == {403}
 
 
 async def test_an_authorization_that_is_not_known_in_time_is_none(monkeypatch):

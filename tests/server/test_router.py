@@ -1,6 +1,7 @@
 """Which handler matches a path."""
 
 import itertools
+from functools import partial
 from urllib.parse import quote
 
 import pytest
@@ -14,6 +15,10 @@ from tests.linear import takes_linear_time
 
 async def handler(ws, **params):
     """A handler that accepts any path parameters."""
+
+
+async def page(one, two, request):
+    """A page with arguments of the application."""
 
 
 def router(*patterns, kind="websocket"):
@@ -261,3 +266,11 @@ def test_a_handler_that_is_not_callable_is_refused():
 def test_a_long_path_takes_linear_time(part):
     table = router("/{a}/{b}", "/a/a/{x}/a/{y}", "/a/{x:path}", "/{a}/{b}/{x:path}", "/x/y/z")
     assert takes_linear_time(lambda path: found(table, path), lambda size: "/" + part * size, 50_000)
+
+
+def test_the_name_of_a_partial_is_that_of_what_it_calls():
+    """Log lines have it, in which the address of an object says nothing."""
+    table = Router()
+    table.add("http", "/", partial(partial(page, "one"), "two"))
+    route, _ = table.match("/", "http")
+    assert route.name == "page"

@@ -533,7 +533,7 @@ class Server:
             control=lambda: self._control,
             authorize=authorize,
             actions=actions,
-            in_thread=self._dispatcher.threads.file,
+            threads=self._dispatcher.threads,
             options=lambda: self.options,
         )
         dashboard.add_routes(self._router)

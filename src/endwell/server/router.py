@@ -262,7 +262,9 @@ def check_methods(methods: Iterable[str]) -> tuple[str, ...]:
 
 
 def name_of(function: Callable[..., Any]) -> str:
-    """The name of a function, for log lines and errors."""
+    """The name of a function, for log lines and errors. That of a partial is the one that it calls."""
+    while isinstance(function, partial):
+        function = function.func
     return getattr(function, "__qualname__", repr(function))
 
 

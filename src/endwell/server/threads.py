@@ -33,6 +33,9 @@ PAGES = 32
 HOOKS = 32
 #: Maximum threads that read files, so that slow HTTP handlers do not delay the scripts of a page.
 FILES = 8
+#: Maximum threads for the ``authorize`` function of the dashboard. Strangers cause its calls, so a database that does
+#: not answer must delay nothing else.
+OPERATORS = 8
 #: Maximum threads for ``on_start``, ``on_drain`` and ``on_stop`` callbacks.
 LIFESPAN = 32
 
@@ -44,7 +47,7 @@ Outcome: TypeAlias = tuple[object, BaseException | None]
 
 
 class HandlerThreads:
-    """The threads of one server, for WebSocket handlers, HTTP handlers, hooks, files and lifespan callbacks."""
+    """The threads of one server: for handlers, hooks, files, ``authorize`` of the dashboard and lifespan callbacks."""
 
     def __init__(self, max_threads: int) -> None:
         if isinstance(max_threads, bool) or not isinstance(max_threads, int):
@@ -55,6 +58,7 @@ class HandlerThreads:
         self._pages = Threads(PAGES, "endwell page")
         self._hooks = Threads(HOOKS, "endwell hook")
         self._files = Threads(FILES, "endwell file")
+        self._operators = Threads(OPERATORS, "endwell operator")
         self._lifespan = Threads(LIFESPAN, "endwell callback")
         #: A future for each call that still runs, and whether it is a WebSocket handler. A thread cannot be
         #: cancelled, so the call may outlive the task that waits for it.
@@ -134,6 +138,10 @@ class HandlerThreads:
         """Call ``read``, which reads a file, in a thread; returns its return value."""
         return await self._run(self._files, partial(read, *args))
 
+    async def operator(self, authorize: Callable[..., object], *args: object) -> Any:
+        """Call ``authorize`` of the dashboard in a thread; returns its return value."""
+        return await self._run(self._operators, partial(authorize, *args))
+
     def keep_lifespan_thread(self) -> None:
         """Start a thread for ``on_stop`` callbacks, because the system may be unable to start one later."""
         self._lifespan.keep()
@@ -203,7 +211,7 @@ class HandlerThreads:
         self._reserved = sum(self.running.values())
         self._log.left(self._reserved)
         self._handlers.dismiss()
-        for threads in (self._pages, self._hooks, self._files):
+        for threads in (self._pages, self._hooks, self._files, self._operators):
             threads.dismiss()
         if self._callbacks is not None:
             self._callbacks.release()

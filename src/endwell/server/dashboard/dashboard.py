@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any
@@ -24,6 +24,7 @@ from ..drain.timetable import Phase
 from ..files import slash
 from ..process.control import ProcessControl
 from ..router import RouteOptions, Router
+from ..threads import HandlerThreads
 from .access import Access, Authorize
 from .actions import ACTIONS, Actions
 from .endings import find_endings
@@ -55,7 +56,7 @@ class Dashboard:
         control: The control of this process.
         authorize: See :meth:`Server.dashboard`.
         actions: See :meth:`Server.dashboard`.
-        in_thread: Calls a function that blocks.
+        threads: Those of the server.
         options: The options of the server.
     """
 
@@ -68,13 +69,13 @@ class Dashboard:
         control: Callable[[], ProcessControl | None],
         authorize: Authorize | None,
         actions: bool,
-        in_thread: Callable[..., Awaitable[Any]],
+        threads: HandlerThreads,
         options: Callable[[], Options],
     ) -> None:
         self.path = path
-        self._in_thread = in_thread
+        self._threads = threads
         self._options = options
-        self._access = Access(authorize, in_thread, options)
+        self._access = Access(authorize, threads.operator, options)
         self._knowledge = Knowledge(process, f"{path}/feed", registry)
         #: An observer of all connections.
         self.endings = self._knowledge.endings
@@ -124,7 +125,7 @@ class Dashboard:
 
     async def _serve(self, name: str, request: Request) -> Response:
         await self._check(request)
-        response: Response = await self._in_thread(read, name, request)
+        response: Response = await self._threads.file(read, name, request)
         return response
 
     async def _slash(self, request: Request) -> Response:
