@@ -31,7 +31,7 @@ from .process import systemd
 from .process.control import OVERTIME, ProcessControl
 from .process.options import STARTUP_FAILED, ProcessOptions
 from .process.requests import RequestCount
-from .process.signals import hand_back, is_free
+from .process.signals import hand_back, ignore, is_free
 from .process.supervisor import Supervisor
 from .process.watchdog import Watchdog
 from .process.worker import WorkerConfig, find_config
@@ -90,7 +90,7 @@ def run(  # size: a third of it is documentation
             use_bus(server.rooms, bus)
         faulthandler.enable()  # the supervisor sends SIGABRT to a worker that does not exit in time
         _use_counts(server, config)
-        _leave_signals_to_supervisor()
+        ignore()  # again, because the application may have set their default action
         control = ProcessControl(config.share(options.drain), channel, loads)
         if options.max_requests is not None:
             count = RequestCount(options.max_requests, options.max_requests_jitter, control.ask_for_successor)
@@ -129,13 +129,6 @@ def _use_counts(server: Server, config: WorkerConfig) -> None:
     """Count in the table that all workers share."""
     if config.counts >= 0:
         use_table(server._metering, Table(config.counts, config.load))
-
-
-def _leave_signals_to_supervisor() -> None:
-    """Ignore the signals that it handles. A terminal, or ``kill`` of a process group, sends them to workers, too."""
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    if is_free(signal.SIGUSR1):
-        signal.signal(signal.SIGUSR1, signal.SIG_IGN)
 
 
 def supervise(listen: Listen, options: ProcessOptions, limits: RoomLimits | None = None) -> None:
@@ -182,7 +175,7 @@ def _run(server: Server, serving: AbstractAsyncContextManager[Server], control: 
     main = loop.create_task(_serve(server, serving, control))
     server._control = control
     control.begin(loop, main, server.shed)
-    with _Signals(loop, control.stop, control.shed, control.limit) as signals:
+    with _Signals(loop, control) as signals:
         try:
             _run_to_the_end(loop, main, signals)
         except StartupFailed as exc:
@@ -252,23 +245,18 @@ def _write_line(text: str) -> None:
 
 
 class _Signals:
-    """Calls ``stop`` in the loop after SIGINT, SIGTERM and SIGHUP, and ``shed`` after SIGUSR1, while the block runs.
+    """Calls ``control.stop`` in the loop after SIGINT, SIGTERM and SIGHUP, and ``shed`` after SIGUSR1, in the block.
 
-    A handler that blocks the event loop prevents the stop. So the process exits ``limit`` seconds after the
-    first signal, even then.
+    A worker's supervisor handles SIGHUP and SIGUSR1.
+
+    A handler that blocks the event loop prevents the stop. So the process exits ``control.limit`` seconds after
+    the first signal, even then.
     """
 
-    def __init__(
-        self,
-        loop: asyncio.AbstractEventLoop,
-        stop: Callable[[], object],
-        shed: Callable[[], object],
-        limit: float,
-    ) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, control: ProcessControl) -> None:
         self._loop = loop
-        self._stop = stop
-        self._shed = shed
-        self._limit = limit
+        self._control = control
+        self._limit = control.limit
         self._watchdog: Watchdog | None = None
         self._begun = False
         self._before: dict[signal.Signals, Any] = {}
@@ -278,12 +266,10 @@ class _Signals:
         if threading.current_thread() is threading.main_thread():
             self._watchdog = Watchdog()
             numbers = [signal.SIGINT, signal.SIGTERM]
-            if is_free(signal.SIGHUP):
-                # Leave SIGHUP alone if it is ignored (nohup, a worker), or if the application handles it.
-                numbers.append(signal.SIGHUP)
-            if is_free(signal.SIGUSR1):
-                # Leave it alone if the application handles it: faulthandler.register(SIGUSR1), for example.
-                numbers.append(signal.SIGUSR1)
+            if self._control.unsupervised:
+                # Leave a signal alone if it is ignored (nohup), or if the application handles it:
+                # faulthandler.register(SIGUSR1), for example.
+                numbers += filter(is_free, (signal.SIGHUP, signal.SIGUSR1))
             for number in numbers:
                 # Not loop.add_signal_handler(), whose handler does not run while the loop is blocked.
                 self._before[number] = signal.signal(number, self._on_signal)
@@ -305,7 +291,7 @@ class _Signals:
             self.begin()
         elif number == signal.SIGUSR1:
             with suppress(RuntimeError):  # the loop is already closed
-                self._loop.call_soon_threadsafe(self._shed)
+                self._loop.call_soon_threadsafe(self._control.shed)
         else:
             self._request_stop()
 
@@ -315,7 +301,7 @@ class _Signals:
             self._watchdog.limit(OVERTIME if self._begun else self._limit)
         self._begun = True
         with suppress(RuntimeError):  # the loop is already closed
-            self._loop.call_soon_threadsafe(self._stop)
+            self._loop.call_soon_threadsafe(self._control.stop)
 
 
 class _Executor(ThreadPoolExecutor):

@@ -11,6 +11,7 @@ from math import inf
 from ...aio.syscalls import monotonic
 from ...rooms.broker import Link
 from .channel import Channel
+from .signals import hold_back
 from .worker import WorkerConfig
 
 __all__ = ["Worker"]
@@ -87,12 +88,13 @@ class Worker:
 
 
 def _process(command: list[str], config: WorkerConfig) -> subprocess.Popen[bytes]:
-    return subprocess.Popen(  # noqa: S603  (the command line of this process)
-        command,
-        env=config.environment(),
-        pass_fds=config.descriptors,
-        # Detached from the terminal, because Ctrl-C would otherwise reach each worker directly and through
-        # us.
-        stdin=subprocess.DEVNULL,
-        process_group=0,
-    )
+    with hold_back():
+        return subprocess.Popen(  # noqa: S603  (the command line of this process)
+            command,
+            env=config.environment(),
+            pass_fds=config.descriptors,
+            # Detached from the terminal, because Ctrl-C would otherwise reach each worker directly and through
+            # us.
+            stdin=subprocess.DEVNULL,
+            process_group=0,
+        )

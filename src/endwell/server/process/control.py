@@ -60,6 +60,8 @@ class ProcessControl:
         self._channel = channel
         self._loads = loads
         self._plan: Drain | None = None
+        #: Whether a signal has asked for the stop.
+        self._signalled = False
         self._stop_requested = asyncio.Event()
         self._began = -inf
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -120,11 +122,15 @@ class ProcessControl:
         return self._plan or self._drain
 
     def stop(self) -> None:
-        """Handle a stop signal: the first one starts the drain, the second one stops immediately."""
-        if self._plan is None:
-            self._request_stop(self._drain)
-        else:
+        """Handle a stop signal: the first one starts the drain, the second one stops immediately.
+
+        The signal to all processes of a service reaches a worker twice: itself, and as a word of its supervisor.
+        """
+        if self._signalled:
             self._stop_at_once()
+        else:
+            self._signalled = True
+            self._request_stop(self._drain)
 
     def _request_stop(self, plan: Drain) -> None:
         if self._plan is None:

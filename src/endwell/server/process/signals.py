@@ -5,18 +5,22 @@ from __future__ import annotations
 import atexit
 import signal
 import socket
-from collections.abc import Mapping
-from contextlib import suppress
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from types import FrameType, TracebackType
 from typing import Any, Self
 
-__all__ = ["Signals", "hand_back", "is_free"]
+__all__ = ["Signals", "hand_back", "hold_back", "ignore", "is_free"]
 
 
 def is_free(number: signal.Signals) -> bool:
     """Whether a signal has its default action: neither the application nor its parent process has chosen another."""
-    handler = signal.getsignal(number)
-    return handler is _ignore or (handler is signal.SIG_DFL and not _has_foreign_handler(number))
+    return signal.getsignal(number) is _ignore or _is_default(number)
+
+
+def _is_default(number: signal.Signals) -> bool:
+    return signal.getsignal(number) is signal.SIG_DFL and not _has_foreign_handler(number)
 
 
 def _has_foreign_handler(number: signal.Signals) -> bool:
@@ -35,10 +39,46 @@ def hand_back(handlers: Mapping[signal.Signals, Any]) -> None:
     action does, and the sender cannot know that the process is about to exit.
     """
     for number, handler in handlers.items():
-        harmless = handler is signal.SIG_DFL and number in (signal.SIGHUP, signal.SIGUSR1)
+        harmless = handler is signal.SIG_DFL and number in _lethal()
         signal.signal(number, _ignore if harmless else handler)
     atexit.unregister(_ignore_to_the_end)
     atexit.register(_ignore_to_the_end)
+
+
+@contextmanager
+def hold_back() -> Iterator[None]:
+    """Block SIGHUP and SIGUSR1 in this thread. A process that starts in the block has them blocked, too.
+
+    So they do not kill it before it calls :func:`ignore`. They are not ignored, because Python keeps a signal
+    ignored that was ignored when it started, and so would all programs that the process starts.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _lethal())
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def ignore() -> None:
+    """SIGHUP and SIGUSR1 have no effect from now on, also those that :func:`hold_back` blocked.
+
+    Except where the application or its parent process has chosen another action, or chooses one later.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        return  # Python sets handlers in the main thread only
+    for number in _lethal():
+        if _is_default(number):
+            signal.signal(number, _ignore)
+            signal.siginterrupt(number, False)  # no system call of the application fails with EINTR
+    atexit.unregister(_ignore_to_the_end)
+    atexit.register(_ignore_to_the_end)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _lethal())
+
+
+def _lethal() -> tuple[signal.Signals, ...]:
+    """The signals that a server handles, and whose default action ends the process."""
+    # Not a constant, because the module can be imported on Windows, which has none of these signals.
+    return signal.SIGHUP, signal.SIGUSR1
 
 
 def _ignore(_number: int, _frame: FrameType | None) -> None:
@@ -47,7 +87,7 @@ def _ignore(_number: int, _frame: FrameType | None) -> None:
 
 def _ignore_to_the_end() -> None:
     # When Python exits, it sets the default action of each signal that has a handler.
-    for number in (signal.SIGHUP, signal.SIGUSR1):
+    for number in _lethal():
         if signal.getsignal(number) is _ignore:
             signal.signal(number, signal.SIG_IGN)
 

@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass
 from ...rooms.bus import Bus
 from ...rooms.supervised import SupervisorBus
 from ..drain.timetable import Drain
-from . import systemd
+from . import signals, systemd
 from .balance import LoadTable
 from .channel import Channel
 
@@ -84,8 +84,8 @@ def worker_number() -> int | None:
 
     Call it before :func:`find_config`.
     """
-    text = os.environ.get(VARIABLE)
-    return None if text is None else WorkerConfig(**json.loads(text)).number
+    config = _config()
+    return None if config is None else config.number
 
 
 def find_config() -> WorkerConfig | None:
@@ -96,13 +96,16 @@ def find_config() -> WorkerConfig | None:
     Raises:
         SystemExit: The supervisor has already exited.
     """
-    text = os.environ.pop(VARIABLE, None)
-    if text is None:
-        return None
-    config = WorkerConfig(**json.loads(text))
-    if config.supervisor != os.getppid():
+    config = _config()
+    os.environ.pop(VARIABLE, None)
+    if config is not None and config.supervisor != os.getppid():
         raise SystemExit(1)
     return config
+
+
+def _config() -> WorkerConfig | None:
+    text = os.environ.get(VARIABLE)
+    return None if text is None else WorkerConfig(**json.loads(text))
 
 
 def command() -> list[str]:
@@ -115,3 +118,16 @@ def command() -> list[str]:
     if not sys.executable or (file == "<stdin>" and "-c" not in sys.orig_argv):
         raise ValueError("workers start this program again, so the program must be a file or a module")
     return [sys.executable, *sys.orig_argv[1:]]
+
+
+def _ignore_signals() -> None:
+    """Ignore in a worker the signals that its supervisor handles. ``kill`` of all processes sends them to it, too.
+
+    Until here they are blocked, and a program that the worker starts inherits that. So this is called as early as
+    possible: when the application imports endwell.
+    """
+    if (config := _config()) is not None and config.supervisor == os.getppid():
+        signals.ignore()
+
+
+_ignore_signals()
