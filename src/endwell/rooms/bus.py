@@ -21,7 +21,10 @@ Arrival = tuple[int, Message, Slow, Any]
 
 
 class RoomReceiver(Protocol):
-    """What is told of a room, in the event loop. None of these may raise."""
+    """What is told of a room, in the event loop. None of these may raise.
+
+    A subclass that is not interested in keys inherits the methods that do nothing.
+    """
 
     def published(
         self, room: str, position: Position, publication: Publication, slow: Slow, call: Any
@@ -43,9 +46,11 @@ class RoomReceiver(Protocol):
 
     def came(self, room: str, present: Present) -> None:
         """A key has come into a room, with a connection of this process."""
+        return
 
     def went(self, room: str, present: Present) -> None:
         """A key has left a room; its last connection was one of this process, or of a process that has ended."""
+        return
 
 
 class Receiver(RoomReceiver, Protocol):

@@ -13,9 +13,8 @@ from ..aio.websocket import WebSocket, begin_close, stop_delivery
 from ..codes import CloseCode
 from ..ending import Cause
 from ..http.accept import check_subject
-from ..rooms.bus import listen_when_connected
+from ..rooms.bus import RoomReceiver, listen_when_connected
 from ..rooms.history import History
-from ..rooms.hub import Present
 from ..rooms.keys import REVOKED
 from ..rooms.position import Position, Publication
 from ..rooms.registry import Registry
@@ -29,7 +28,7 @@ logger = logging.getLogger("endwell.server")
 KEPT = History(messages=1000, seconds=3600, bytes=1 << 20)
 
 
-class Revocations:
+class Revocations(RoomReceiver):
     """The revocations that close connections of this process. The receiver of a reserved room."""
 
     def __init__(self, connections: Collection[WebSocket]) -> None:
@@ -94,9 +93,3 @@ class Revocations:
             return  # a revocation would close none of them
         number = "an unknown number of" if lost is None else lost
         logger.error("this process has lost %s revocations of other processes", number)
-
-    def came(self, room: str, present: Present) -> None:
-        """See :class:`endwell.rooms.bus.Receiver`."""
-
-    def went(self, room: str, present: Present) -> None:
-        """See :class:`endwell.rooms.bus.Receiver`."""

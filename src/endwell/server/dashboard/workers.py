@@ -12,8 +12,7 @@ from typing import Any
 
 from ...aio.broadcast import Slow
 from ...errors import BusUnavailable, RoomLimit
-from ...rooms.bus import Bus, listen_when_connected
-from ...rooms.hub import Present
+from ...rooms.bus import Bus, RoomReceiver, listen_when_connected
 from ...rooms.keys import DASHBOARD
 from ...rooms.position import Position, Publication
 from ...rooms.registry import Registry
@@ -94,7 +93,7 @@ class _Ask:
             self.complete.set()
 
 
-class Workers:
+class Workers(RoomReceiver):
     """The dashboards of all processes. The receiver of two reserved rooms: of asks, and of the answers for this process.
 
     Args:
@@ -285,12 +284,6 @@ class Workers:
 
     def lost(self, room: str, lost: int | None, position: Position) -> None:
         """See :class:`endwell.rooms.bus.Receiver`. A process that has not heard the ask counts as missing."""
-
-    def came(self, room: str, present: Present) -> None:
-        """See :class:`endwell.rooms.bus.Receiver`."""
-
-    def went(self, room: str, present: Present) -> None:
-        """See :class:`endwell.rooms.bus.Receiver`."""
 
 
 def _pieces(worker: str, text: str, number: int = 0) -> list[tuple[str, str]]:
