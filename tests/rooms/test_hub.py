@@ -12,6 +12,7 @@ from endwell.errors import RoomLimit
 from endwell.rooms.history import History
 from endwell.rooms.hub import FORGET_TIME, Connection, Hub, Present
 from endwell.rooms.position import Position, Publication
+from tests.linear import takes_linear_time
 
 KEPT = History(messages=5, seconds=60, bytes=1000)
 
@@ -120,6 +121,39 @@ def test_above_the_limit_of_all_rooms_those_that_were_left_first_lose_their_hist
     assert [kept(name) for name in ("left first", "left later", "in use")] == [0, 0, 2]
     published(hub, "z" * 30, room="in use", now=1.0)
     assert [each.message[0] for each in hub.page("in use", None, None, 0.0).publications] == ["y", "z"]
+
+
+def test_a_publication_above_the_limit_takes_no_longer_with_many_rooms_that_nobody_uses():
+    def full(rooms):
+        hub = Hub(1000, max_rooms=rooms + 1)
+        hub.listen("in use", object(), 0.0)
+        for number in range(rooms):
+            published(hub, "x" * 100, room=f"left {number}", history=KEPT if number % 2 else None)
+        published(hub, *["x" * 100] * 10, room="in use", history=History(bytes=2000))
+        return hub, rooms
+
+    def publish(full):
+        hub, count = full
+        published(hub, *["x" * 100] * count, room="in use", history=History(bytes=2000))
+        assert hub._bytes == 1000
+
+    assert takes_linear_time(publish, full, 3200)
+
+
+def test_the_next_deadline_is_found_at_once_after_many_rooms_were_left():
+    def used_again(rooms):
+        hub = Hub(1000, max_rooms=rooms)
+        for number in range(rooms):
+            hub.position(str(number), float(number))
+        for number in range(rooms - 1):
+            hub.listen(str(number), "a process", float(rooms))
+        return hub, rooms
+
+    def look(used_again):
+        hub, count = used_again
+        assert {hub.deadline for _ in range(count)} == {count - 1 + FORGET_TIME}
+
+    assert takes_linear_time(look, used_again, 16_000)
 
 
 def test_above_the_number_of_rooms_the_one_that_was_left_first_is_forgotten():

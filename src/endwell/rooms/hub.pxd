@@ -17,7 +17,7 @@ cdef class Hub:
     cdef public object _max_rooms
     cdef readonly object _bytes
     cdef readonly dict _rooms
-    cdef dict _idle
+    cdef object _idle
     cdef readonly list _leaving
     cdef readonly dict _reserved
 

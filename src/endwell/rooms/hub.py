@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 from ..errors import RoomLimit
 from .history import History, Log, Page, page_after
+from .idle import Idle
 from .keys import OWN
 from .position import Message, Position, Publication
 
@@ -117,8 +118,7 @@ class Hub:
         self._max_rooms = max_rooms
         self._bytes = 0
         self._rooms: dict[str, RoomState] = {}
-        #: Rooms without listeners and keys, and when they were last used. The oldest one is the first.
-        self._idle: dict[str, float] = {}
+        self._idle = Idle()
         self._leaving: list[tuple[float, str, str]] = []
         #: How many connections each listener has reserved.
         self._reserved: dict[Listener, int] = {}
@@ -139,11 +139,13 @@ class Hub:
         if history is not None:
             self._bytes += room.log.append(Publication(room.sequence, message), history, now)
             room.expires = now + history.seconds
+            if name in self._idle.since:
+                self._idle.keep(name)
             if self._bytes > self._max_bytes:
                 self._shrink(room)
         elif room.expires != -inf:
             # The history must have no hole, so that it cannot continue behind a message that is not kept.
-            self._clear(room)
+            self._clear(name, room)
         return room
 
     def position(self, name: str, now: float) -> Position:
@@ -178,7 +180,7 @@ class Hub:
         """Add a listener of a room."""
         room = self._room(name, now)
         room.listeners.add(listener)
-        self._idle.pop(name, None)
+        self._idle.remove(name)
         return room.position
 
     def ignore(self, name: str, listener: Listener, now: float) -> None:
@@ -219,7 +221,7 @@ class Hub:
         ``grace`` is for :meth:`remove`, when the process of the connection ends.
         """
         room = self._room(name, now)
-        self._idle.pop(name, None)
+        self._idle.remove(name)
         if (entry := room.keys.get(key)) is None:
             entry = room.keys[key] = KeyState(connection)
         entry.connections[connection] = grace
@@ -272,10 +274,9 @@ class Hub:
     @property
     def deadline(self) -> float:
         """When :meth:`tick` has something to do."""
-        if not self._idle and not self._leaving:
+        if not self._idle.since and not self._leaving:
             return inf  # as in most turns of a busy supervisor
-        idle = next((since + FORGET_TIME for since in self._idle.values()), inf)
-        return min(self._leaving[0][0] if self._leaving else inf, idle)
+        return min(self._leaving[0][0] if self._leaving else inf, self._idle.began + FORGET_TIME)
 
     def tick(self, now: float) -> list[Left]:
         """End the graces that are over, and forget rooms. Returns the keys that have left."""
@@ -292,16 +293,14 @@ class Hub:
                 self._check_idle(name, room, now)
             else:
                 self._queue(name, key, entry)
-        for name, since in list(islice(self._idle.items(), 1000)):
+        for name, since in list(islice(self._idle.since.items(), 1000)):
             if since + FORGET_TIME > now:
                 break
             room = self._rooms[name]
-            del self._idle[name]
             if room.expires > now and room.log:
-                self._idle[name] = now  # to the end
+                self._idle.use(name, now)
             else:
-                self._clear(room)
-                del self._rooms[name]
+                self._forget(name)
         return left
 
     def end_graces(self, now: float) -> list[Left]:
@@ -339,9 +338,9 @@ class Hub:
             if len(self._rooms) >= self._max_rooms and self._is_full(name):
                 self._forget_one()
             room = self._rooms[name] = RoomState(_new_epoch())
-            self._idle[name] = now
-        elif self._idle.pop(name, None) is not None:
-            self._idle[name] = now  # to the end
+            self._idle.use(name, now)
+        elif name in self._idle.since:
+            self._idle.use(name, now)
         return room
 
     def _is_full(self, name: str) -> bool:
@@ -352,15 +351,20 @@ class Hub:
 
     def _forget_one(self) -> None:
         """Forget the room that was left first."""
-        name = next(iter(self._idle), None)
+        name = next(iter(self._idle.since), None)
         if name is None:
             raise RoomLimit(f"there are {len(self._rooms)} rooms with members already (max_known_rooms)")
-        del self._idle[name]
-        self._clear(self._rooms.pop(name))
+        self._forget(name)
+
+    def _forget(self, name: str) -> None:
+        self._clear(name, self._rooms.pop(name))
+        self._idle.remove(name)
 
     def _check_idle(self, name: str, room: RoomState, now: float) -> None:
-        if not room.listeners and not room.keys:
-            self._idle.setdefault(name, now)
+        if not (room.listeners or room.keys or name in self._idle.since):
+            self._idle.use(name, now)
+            if room.log:
+                self._idle.keep(name)
 
     def _queue(self, name: str, key: str, entry: KeyState) -> None:
         """Look at a key again when it leaves. A key that comes and leaves again and again is queued once."""
@@ -373,15 +377,16 @@ class Hub:
         return Left(name, _present(key, entry), entry.listener)
 
     def _shrink(self, used: RoomState) -> None:
-        for name in self._idle:
-            if self._bytes <= self._max_bytes:
-                return
-            if (room := self._rooms[name]) is not used:
-                self._clear(room)
+        while self._bytes > self._max_bytes and self._idle.kept:
+            name = next(iter(self._idle.kept))
+            if (room := self._rooms[name]) is used:
+                break  # it is the last one, because it was used just now
+            self._clear(name, room)
         self._bytes += used.log.shrink(used.log.bytes - (self._bytes - self._max_bytes))
 
-    def _clear(self, room: RoomState) -> None:
+    def _clear(self, name: str, room: RoomState) -> None:
         self._bytes += room.log.shrink(0)
+        self._idle.kept.pop(name, None)
         room.expires = -inf
 
 
