@@ -7,6 +7,7 @@ import inspect
 import json
 import logging
 import secrets
+import threading
 from collections.abc import Callable
 from fnmatch import fnmatchcase
 from itertools import count
@@ -54,6 +55,7 @@ class Registry:
         self.has_chosen = False
         self.patterns: list[tuple[str, RoomOptions]] = []
         self._rooms: WeakValueDictionary[str, Room] = WeakValueDictionary()
+        self._making = threading.Lock()
         self.joined: list[Callable[..., object]] = []
         self.left: list[Callable[..., object]] = []
         self.gap: list[Callable[..., object]] = []
@@ -333,8 +335,12 @@ class Registry:
         """The room of a name that :meth:`check_name` has accepted."""
         room = self._rooms.get(name)
         if room is None:
-            is_user = name.startswith(USER)
-            room = self._rooms[name] = (UserRoom if is_user else Room)(self, name)
+            # Two threads may ask for it at once. Publications would reach the members of one of two objects only.
+            with self._making:
+                room = self._rooms.get(name)
+                if room is None:
+                    is_user = name.startswith(USER)
+                    room = self._rooms[name] = (UserRoom if is_user else Room)(self, name)
         return room
 
     def user(self, key: Any) -> Room:
