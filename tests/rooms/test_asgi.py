@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import logging
 from contextlib import asynccontextmanager
 
 import pytest
@@ -61,6 +63,33 @@ async def test_the_websockets_of_an_asgi_application_join_rooms(host, transport)
         await until(lambda: not rooms["a"].members)
         assert await rooms["a"].presence() == []
         assert [type(each.ws).__name__ for each in memberships] == ["WebSocket"] * 2
+
+
+@pytest.mark.parametrize("host", ["uvicorn", "endwell"])
+async def test_a_client_that_leaves_before_it_joins_is_no_fault_of_the_application(host, transport, caplog):
+    rooms, app, raised = Rooms(), FastAPI(), []
+
+    @app.websocket("/")
+    async def chat(ws: WebSocket):
+        await ws.accept()
+        gone = asyncio.Event()
+        ws.scope["extensions"]["endwell"]["on_close"](lambda _: gone.set())
+        await within(gone.wait())
+        try:
+            async with rooms["a"].join(ws):
+                raise AssertionError("a connection that has ended is no member")
+        except BaseException as exc:
+            raised.append(exc)
+            raise
+
+    served = mounted(app, transport) if host == "endwell" else serving(app, protocol(), transport)
+    async with rooms, served as server:
+        with await server.connect() as peer:
+            await peer.close(1000)
+        await until(lambda: raised)
+    (exc,) = raised
+    assert isinstance(exc, endwell.ConnectionClosed)
+    assert [record for record in caplog.records if record.levelno >= logging.WARNING] == []
 
 
 async def test_the_websockets_of_a_mounted_application_join_the_sessions():

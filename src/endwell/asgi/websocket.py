@@ -17,7 +17,7 @@ from ..aio.waiters import Waiters
 from ..aio.websocket import WebSocket, begin_close
 from ..codes import CloseCode
 from ..ending import Cause, Close, Ending
-from ..errors import ClientDisconnected, close_after, unavailable
+from ..errors import ConnectionClosed, close_after, unavailable
 from ..http import Accept, Headers, Response
 from ..protocol.negotiation import Accepted
 from . import coroutines
@@ -176,7 +176,7 @@ class WebSocketCall:
         """Whether ``exc`` only says that the connection has ended, so that it is not a fault."""
         if isinstance(exc, BaseExceptionGroup):
             return all(map(self._tells_the_end, exc.exceptions))
-        if isinstance(exc, ClientDisconnected):
+        if isinstance(exc, ConnectionClosed):  # from `send()` or `Room.join()`
             return exc.ending is self.ending()
         # Starlette's, by name, because Starlette may not be installed.
         return type(exc).__name__ == "WebSocketDisconnect" and self.ending() is not None
