@@ -24,6 +24,13 @@ async def echo(ws):
             await ws.send(message)
 
 
+async def asgi_echo(scope, receive, send):
+    await receive()
+    await send({"type": "websocket.accept"})
+    while (event := await receive())["type"] == "websocket.receive":
+        await send({"type": "websocket.send", "text": event["text"]})
+
+
 async def flood(peer, count):
     for number in range(count):
         await peer.frame(TEXT, str(number).encode())
@@ -249,6 +256,23 @@ async def test_openings_above_the_rate_get_429_with_retry_after(face, transport)
             assert 3000 <= int(caught.value.response.headers["Retry-After"]) <= 3601
         for ws in connections:
             await ws.close()
+
+
+@pytest.mark.parametrize("where", ["openings", "server", "route", "mount"])
+async def test_a_server_that_serves_again_has_full_buckets(where):
+    limits = Limit(messages=1, per=3600, key="address", excess="close")
+    server = Server(limits=limits if where == "server" else ())
+    own = {"limits": limits} if where in ("route", "mount") else {}
+    if where == "mount":
+        server.mount("/", asgi_echo, lifespan="off", **own)
+    else:
+        server.websocket("/", **own)(echo)
+    if where == "openings":
+        server.rate_limit(1, per=3600)
+    for _ in range(2):
+        async with server.serving(), endwell.connect(f"ws://127.0.0.1:{server.port}/") as ws:
+            await ws.send("a")
+            assert await within(ws.recv()) == "a"
 
 
 async def test_the_rate_of_openings_is_limited_for_each_key_and_for_the_server():

@@ -76,8 +76,7 @@ async def test_a_client_that_leaves_before_it_joins_is_no_fault_of_the_applicati
         ws.scope["extensions"]["endwell"]["on_close"](lambda _: gone.set())
         await within(gone.wait())
         try:
-            async with rooms["a"].join(ws):
-                raise AssertionError("a connection that has ended is no member")
+            await rooms["a"].join(ws)
         except BaseException as exc:
             raised.append(exc)
             raise

@@ -9,7 +9,7 @@ large that the sum would lose the digits by which a full bucket has room for a m
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterable
 from math import ceil
 from typing import Any
 
@@ -19,7 +19,7 @@ from ..wire.codec import MAX_MESSAGES
 from ..wire.payload import total
 from .deadline import NEVER
 
-__all__ = ["Bucket", "Limiter", "shared_bucket"]
+__all__ = ["Bucket", "Limiter", "forget_buckets", "shared_bucket"]
 
 #: Seconds whose messages are let through together after a pause, at most ``burst``. The bytes that wait are copied
 #: each time, so resuming for each message would cost more than the messages.
@@ -215,6 +215,16 @@ def shared_bucket(limit: Limit, key: Hashable, now: float) -> Bucket:
         bucket = Bucket(limit)
     shared[key] = bucket
     return bucket
+
+
+def forget_buckets(limits: Iterable[Limit]) -> None:
+    """Forget the buckets that connections share, so that each key has a full one.
+
+    A server does so when it begins to serve. The clock of its event loop may be another than that of the buckets: each
+    virtual clock of a test begins at the same time.
+    """
+    for limit in limits:
+        limit._shared.clear()
 
 
 def _least_needed(shared: dict[Hashable, Any], now: float) -> Hashable:

@@ -6,7 +6,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
-from collections.abc import AsyncIterable, Awaitable, Callable, Coroutine, Mapping
+from collections.abc import AsyncIterable, Awaitable, Callable, Coroutine, Iterator, Mapping
 from contextvars import Context, copy_context
 from functools import partial
 from typing import Any
@@ -30,9 +30,10 @@ from ..errors import (
 )
 from ..http import Accept, Request, Response, StreamingResponse
 from ..http.bearer import MAX_RENEWAL
-from ..limit import Limit
+from ..limit import Limit, check_limits
 from ..options import Options
 from ..protocol.handshake import wants_websocket
+from ..protocol.limiter import forget_buckets
 from ..protocol.opening import accept
 from ..sync.request import Request as BlockingRequest
 from ..sync.websocket import WebSocket as BlockingWebSocket
@@ -89,6 +90,17 @@ class Dispatcher:
         self._context = copy_context()
         # Asking for it costs a system call on Python 3.11.
         self._create_task = asyncio.get_running_loop().create_task
+        forget_buckets(self._limits())
+
+    def _limits(self) -> Iterator[Limit]:
+        """All limits of rate."""
+        yield from self.opening_limits
+        own = [
+            *(route.options for route in self.router.websockets()),
+            *(mount.options for mount in self.mounts),
+        ]
+        for options in [self.options, *(each.over(self.options) for each in own if each is not None)]:
+            yield from check_limits(options.limits)
 
     def __call__(self, exchange: Exchange) -> None:
         """Answer the exchange, now or in a task."""

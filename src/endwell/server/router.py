@@ -231,6 +231,10 @@ class Router:
             raise MethodNotAllowed("this path answers GET and HEAD only")
         raise UpgradeRequired("this path is a WebSocket endpoint: send an Upgrade")
 
+    def websockets(self) -> Sequence[Route]:
+        """The routes of WebSockets."""
+        return self._routes["websocket"]
+
     def has_any(self, kind: Kind) -> bool:
         """Whether there is a route of this kind."""
         return bool(self._routes[kind])
