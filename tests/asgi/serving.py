@@ -85,8 +85,11 @@ class MountedServer:
         # As in uvicorn, which does not listen while it stops.
         await self.server.drain(self._drain, listen=False)
 
+    async def reach(self) -> RawPeer:
+        return await RawPeer.connect_tcp(self.server.port, self.transport.client)
+
     async def connect(self) -> RawPeer:
-        peer = await RawPeer.connect_tcp(self.server.port, self.transport.client)
+        peer = await self.reach()
         await peer.upgrade()
         return peer
 

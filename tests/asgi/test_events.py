@@ -43,6 +43,7 @@ class Recorder:
 async def answered(served, request=None):
     """The head and the body of the answer to a request, and the end of TCP."""
     with await served.reach() as peer:
+        await peer.tls_handshake()
         await peer.write(request or peer.request("/a%2Fb?x=%20"))
         data = b""
         async with asyncio.timeout(30):
@@ -98,6 +99,80 @@ async def test_a_denial_response_has_the_applications_status_fields_and_whole_bo
     assert "\r\nContent-Length: 6" in head
     assert body == b"teapot"
     assert app.raised is None
+
+
+def on_uvicorn(app, transport):
+    return serving(app, transport=transport)
+
+
+both = pytest.mark.parametrize("server", [on_uvicorn, mounted])
+DENIAL = {"type": "websocket.http.response.start", "status": 418}
+
+
+def part(octets, more=True):
+    return {"type": "websocket.http.response.body", "body": octets, "more_body": more}
+
+
+@both
+async def test_a_denial_response_without_an_end_raises_before_it_fills_the_memory(server, transport, caplog):
+    sent = []
+
+    async def script(scope, receive, send):
+        await send(DENIAL)
+        try:
+            while True:
+                await send(part(bytes(2**16)))
+                sent.append(2**16)
+        finally:
+            with pytest.raises(RuntimeError):
+                await send(part(b"the end", more=False))
+
+    app = Recorder(script)
+    async with server(app, transport) as served:
+        head, body, _ = await answered(served)
+    assert sum(sent) == 2**20
+    assert isinstance(app.raised, RuntimeError)
+    assert head.startswith("HTTP/1.1 500 ")
+    assert body == b"Internal Server Error"
+    (record,) = errors(caplog)
+    assert record.exc_info[1] is app.raised
+
+
+@both
+@pytest.mark.parametrize(
+    "parts", [[b"x" * 2**20, b"y"], [b"x" * (2**20 + 1)], [*[b""] * 100, b"x"], [b""]], ids=len
+)
+async def test_a_denial_response_that_ends_is_sent_whole(server, parts, transport):
+    async def script(scope, receive, send):
+        await send(DENIAL)
+        for octets in parts[:-1]:
+            await send(part(octets))
+        await send(part(parts[-1], more=False))
+
+    async with server(Recorder(script), transport) as served:
+        head, body, _ = await answered(served)
+    assert head.startswith("HTTP/1.1 418 ")
+    assert body == b"".join(parts)
+
+
+@both
+async def test_a_denial_response_to_a_client_that_is_gone_raises(server, transport):
+    async def script(scope, receive, send):
+        assert await receive() == CONNECT
+        await send(DENIAL)
+        await send(part(b"x"))
+        assert await receive() == {"type": "websocket.disconnect", "code": 1006}
+        await send(part(b"y"))
+
+    app = Recorder(script)
+    async with server(app, transport) as served:
+        with await served.reach() as peer:
+            await peer.tls_handshake()
+            await peer.write(peer.request())
+            await until(lambda: app.scope)
+            peer.reset()
+            await within(app.done.wait())
+    assert isinstance(app.raised, ClientDisconnected)
 
 
 OUT_OF_ORDER = {

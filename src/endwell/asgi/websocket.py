@@ -26,6 +26,10 @@ from .events import Events
 
 __all__ = ["Host", "WebSocketCall"]
 
+#: Maximum bytes of a response that are kept until its last part comes. A client does not read more: endwell's
+#: keeps ``max_refusal``, 64 KiB, websockets' 1 MiB, and a browser nothing.
+MAX_KEPT = 1 << 20
+
 
 class Host(Protocol):
     """The server that runs the application."""
@@ -94,9 +98,9 @@ class WebSocketCall:
         self._exchange = exchange
         self._accepted: Accepted | None = accepted
         self._host = host
-        # The status and the fields of an HTTP answer, and the parts of its body.
+        # The status and the fields of an HTTP answer, and what has come of its body; None before its first part.
         self._start: tuple[int, Headers] | None = None
-        self._body: list[bytes] = []
+        self._body: bytearray | None = None
         # Whether the application may send nothing more, and whether it knows the end.
         self._finished = self._told = False
         self._waiters = Waiters()
@@ -188,15 +192,15 @@ class WebSocketCall:
         self._host.returned(self.ws)
         if self.ws is not None:
             begin_close(self.ws, cause, code, reason)
-        elif self._start is not None and not self._body:
-            self._respond()  # the body may be empty
+        elif self._start is not None and self._body is None:
+            self._respond(b"")  # the body may be empty
         elif not self._answered() and not self._exchange.gone:
             self._host.log("500")
             self._refuse(Response(500, Headers(self._fields(())), b"Internal Server Error"))
 
     def _answered(self) -> bool:
         # A response whose body is incomplete is not an answer: nothing of it has been sent.
-        return self._accepted is None or (self._start is not None and not self._body)
+        return self._accepted is None or (self._start is not None and self._body is None)
 
     # -- receive --------------------------------------------------------------------
 
@@ -251,20 +255,14 @@ class WebSocketCall:
             raise RuntimeError(f"Unexpected ASGI message '{kind}', after sending 'websocket.close'.")
         if self.ws is not None:
             return self._send_open(kind, event)
-        if self._start is not None:
-            if kind != "websocket.http.response.body":
-                raise RuntimeError(f"Expected ASGI message 'websocket.http.response.body' but got '{kind}'.")
-            return self._send_body(event)
-        if kind not in ("websocket.accept", "websocket.close", "websocket.http.response.start"):
-            raise RuntimeError(
-                "Expected ASGI message 'websocket.accept', 'websocket.close' or "
-                f"'websocket.http.response.start' but got '{kind}'."
-            )
+        self._check_order(kind)
         if self._exchange.gone:
             return coroutines.refuse(self)
         if self._accepted is None:  # the server has answered, because it stops
             return DONE
-        if kind == "websocket.accept":
+        if kind == "websocket.http.response.body":
+            self._add_to_body(event.get("body") or b"", more=event.get("more_body", False))
+        elif kind == "websocket.accept":
             self._accept(self._accepted, event)
         elif kind == "websocket.close":
             self._finished = True
@@ -273,6 +271,17 @@ class WebSocketCall:
         else:
             self._begin_response(event)
         return DONE
+
+    def _check_order(self, kind: str) -> None:
+        """Raise RuntimeError if an event of this kind may not be sent before the request is answered."""
+        if self._start is not None:
+            if kind != "websocket.http.response.body":
+                raise RuntimeError(f"Expected ASGI message 'websocket.http.response.body' but got '{kind}'.")
+        elif kind not in ("websocket.accept", "websocket.close", "websocket.http.response.start"):
+            raise RuntimeError(
+                "Expected ASGI message 'websocket.accept', 'websocket.close' or "
+                f"'websocket.http.response.start' but got '{kind}'."
+            )
 
     def _send_open(self, kind: str, event: dict[str, Any]) -> Coroutine[Any, Any, None]:
         assert self.ws is not None
@@ -310,22 +319,29 @@ class WebSocketCall:
         self._start = status, Headers(self._fields(event.get("headers") or ()))
         self._host.log(str(status))
 
-    def _send_body(self, event: dict[str, Any]) -> Coroutine[Any, Any, None]:
-        body = event.get("body") or b""
-        if not isinstance(body, bytes | bytearray | memoryview):
-            raise TypeError(f"the body of a response must be bytes, not {type(body).__name__}")
-        self._body.append(bytes(body))
-        if not event.get("more_body"):
+    def _add_to_body(self, octets: object, *, more: bool) -> None:
+        if not isinstance(octets, bytes | bytearray | memoryview):
+            raise TypeError(f"the body of a response must be bytes, not {type(octets).__name__}")
+        part = bytes(octets)
+        if self._body is None:
+            self._body = bytearray()
+        if more and len(self._body) + len(part) > MAX_KEPT:
+            self._finished = True  # with another part, the response would have a hole
+            self._body.clear()
+            raise RuntimeError(
+                f"The body of the response to a WebSocket's request has more than {MAX_KEPT} bytes before its last part."
+            )
+        self._body += part
+        if not more:
             self._finished = True
-            self._respond()
-        return DONE
+            self._respond(bytes(self._body))
 
-    def _respond(self) -> None:
+    def _respond(self, body: bytes) -> None:
         if self._exchange.gone or self._accepted is None:
             return
         assert self._start is not None
         status, headers = self._start
-        self._refuse(Response(status, headers, b"".join(self._body)))
+        self._refuse(Response(status, headers, body))
 
     def _refuse(self, response: Response) -> None:
         self._host.refused(response.status)
