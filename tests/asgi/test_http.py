@@ -337,6 +337,7 @@ async def test_a_body_that_fails_behind_what_the_application_has_read_ends_the_c
         assert await peer.rest() == b""
 
 
+@pytest.mark.virtual_clock
 async def test_a_slow_body_is_not_judged_while_the_application_does_something_else():
     async def app(scope, receive, send):
         content = b""

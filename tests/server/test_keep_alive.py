@@ -193,7 +193,7 @@ async def test_an_idle_connection_is_closed_after_keep_alive_timeout(transport):
 
 
 async def test_the_head_of_a_later_request_has_open_timeout(transport):
-    server = serving(open_timeout=0.2)
+    server = serving(open_timeout=2.5)
     async with nothing_left_behind(), server.serving(ssl=transport.server), asked(server, transport) as peer:
         assert (await peer.ask(request_of(path="/?1"))).body == b"1"
         await peer.send(b"GET / HTT")

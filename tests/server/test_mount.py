@@ -192,7 +192,7 @@ async def test_a_denied_websocket_and_one_whose_client_goes(transport):
 
 
 async def test_hooks_run_before_the_application(transport):
-    server = Server(open_timeout=0.3)
+    server = Server(open_timeout=2.5)
 
     @server.process_request
     async def hook(request):
@@ -207,7 +207,7 @@ async def test_hooks_run_before_the_application(transport):
             await named("/")(scope, receive, send)
             return
         event = await receive()
-        await asyncio.sleep(0.6)  # open_timeout does not limit an application
+        await asyncio.sleep(2.6)  # open_timeout does not limit an application
         await send({"type": "http.response.start", "status": 200})
         await send({"type": "http.response.body", "body": event["body"]})
 

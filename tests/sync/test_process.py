@@ -292,11 +292,11 @@ def test_the_exit_does_not_wait_for_a_thread_in_recv():
 
 def test_a_non_daemon_thread_keeps_its_connection_until_it_ends():
     program = """
-        import sys, threading, time
+        import sys, threading
         from endwell.sync import connect
         ws = connect(sys.argv[1])
         def talk():
-            time.sleep(0.3)
+            threading.main_thread().join()  # the interpreter waits for this thread
             ws.send("still here")
             print(ws.recv(), ws.close().code, flush=True)
         threading.Thread(target=talk).start()
