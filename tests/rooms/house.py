@@ -21,7 +21,7 @@ from tests.pair import within
 from tests.redis.clusters import shared_cluster as redis_cluster
 from tests.redis.server import shared_server as redis_server
 
-__all__ = ["BETWEEN", "BUSES", "House", "Pump", "house"]
+__all__ = ["BETWEEN", "BUSES", "SERVERS", "House", "Pump", "house"]
 
 #: The servers of the tests, which make test-buses adds.
 SERVERS = {"redis": redis_server, "cluster": redis_cluster, "nats": nats_server}

@@ -10,6 +10,7 @@ from ..aio.broadcast import Slow
 from ..errors import BusUnavailable
 from .history import History, Page
 from .hub import Info, Present
+from .keys import RESERVED
 from .position import Message, Position, Publication
 
 __all__ = ["Arrival", "Bus", "Receiver", "RoomReceiver", "listen_when_connected"]
@@ -98,7 +99,7 @@ class Bus(ABC):
 
     @abstractmethod
     async def start(self, receiver: Receiver) -> None:
-        """Connect. Called once, before all other methods."""
+        """Connect. Called once, before all other methods. If it is cancelled, :meth:`stop` is called."""
 
     @abstractmethod
     async def stop(self) -> None:
@@ -168,6 +169,13 @@ class Bus(ABC):
     @abstractmethod
     async def presence(self, room: str) -> list[Present]:
         """The keys that are present in a room, in all processes."""
+
+    async def flush(self) -> None:
+        """Wait until the receiver was told what :meth:`enter` and :meth:`leave` have caused.
+
+        Default: its answers come in the order of the calls.
+        """
+        await self.presence(RESERVED)
 
 
 async def listen_when_connected(bus: Bus, room: str) -> None:

@@ -19,7 +19,7 @@ from ..aio.callbacks import check_returned
 from ..aio.websocket import WebSocket, observe
 from ..codes import Retry, describe
 from ..ending import Ending
-from ..errors import ConcurrencyError, RoomLimit
+from ..errors import BusUnavailable, ConcurrencyError, RoomLimit
 from ..sync.portal import Portal
 from ..wire.codec import Buffer, octets
 from .bus import Arrival, Bus, RoomReceiver
@@ -78,6 +78,8 @@ class Registry:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._uses = 0
         self._portal: Portal | None = None
+        #: Held by start() and stop(), and the event loop to which it belongs.
+        self._turn: tuple[asyncio.AbstractEventLoop | None, asyncio.Lock] = (None, asyncio.Lock())
 
     def check(self) -> None:
         """Raise an error if the rooms cannot be used here.
@@ -98,7 +100,7 @@ class Registry:
         Raises:
             ConcurrencyError: They are.
         """
-        if self._uses:
+        if self._loop is not None:
             raise ConcurrencyError("these rooms are in use; choose their bus before their server serves")
 
     @property
@@ -120,33 +122,55 @@ class Registry:
         """
         if self._loop is not None:
             self.check()
-        loop = asyncio.get_running_loop()
-        if self._uses == 0:
-            await self.bus.start(self)
-            self._loop, self._portal = loop, Portal.of(loop)
-        self._uses += 1
+        async with self._alone():
+            if self._uses == 0:
+                self._loop = asyncio.get_running_loop()
+                self._portal = Portal.of(self._loop)
+                try:
+                    await self.bus.start(self)
+                except BaseException:
+                    await self._disconnect()
+                    raise
+            self._uses += 1
 
     async def end_graces(self) -> None:
         """All connections have ended: keys leave now if no other process can wait for them.
 
-        Waits at most 1 s for the callbacks, as the sessions do.
+        Waits at most 1 s for the bus to tell who has left, and for the callbacks, as the sessions do.
         """
         if self._uses == 1:
             self.bus.end_graces()
-            if self._tasks:
-                await asyncio.wait(self._tasks, timeout=CALLBACK_TIME)
+            try:
+                async with asyncio.timeout(CALLBACK_TIME):
+                    if self.bus.is_shared and self.bus.is_connected:
+                        await self.bus.flush()  # the callbacks may publish as long as it is connected
+                    while self._tasks:
+                        await asyncio.wait(self._tasks)
+            except (BusUnavailable, TimeoutError):
+                pass
 
     async def stop(self) -> None:
         """End the graces, then disconnect the bus."""
         try:
             await self.end_graces()
         finally:
-            self._uses -= 1
-            if self._uses == 0:
-                for task in self._tasks:
-                    task.cancel()
-                self._loop = self._portal = None
-                await self.bus.stop()
+            async with self._alone():
+                self._uses -= 1
+                if self._uses == 0:
+                    for task in self._tasks:
+                        task.cancel()
+                    await self._disconnect()
+
+    async def _disconnect(self) -> None:
+        self._loop = self._portal = None
+        await self.bus.stop()
+
+    def _alone(self) -> asyncio.Lock:
+        """Servers with the same rooms may start and stop at the same time: the bus connects once."""
+        loop = asyncio.get_running_loop()
+        if self._turn[0] is not loop:
+            self._turn = loop, asyncio.Lock()
+        return self._turn[1]
 
     # -- names and options ----------------------------------------------------------
 

@@ -62,6 +62,8 @@ class SupervisorBus(Bus, asyncio.Protocol):
         self._healed: dict[int, str] = {}
         self._arrivals = Arrivals()
         self._queue: list[bytes] = []
+        #: None until it is connected.
+        self._transport: Any = None
         self._ended = False
 
     @property
@@ -84,8 +86,9 @@ class SupervisorBus(Bus, asyncio.Protocol):
 
     async def stop(self) -> None:
         """See :meth:`Bus.stop`."""
-        self._flush()
-        self._transport.close()
+        if self._transport is not None:  # otherwise, start() was cancelled
+            self._flush()
+            self._transport.close()
 
     # -- calls ---------------------------------------------------------------------
 

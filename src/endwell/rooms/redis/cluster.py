@@ -137,6 +137,10 @@ class ClusterBus(Bus):
         """See :meth:`Bus.presence`."""
         return await self._of(room).presence(room)
 
+    async def flush(self) -> None:
+        """See :meth:`Bus.flush`."""
+        await asyncio.gather(*(each.flush() for each in self._partitions))
+
     async def reserve(self, held: int, wanted: int, limit: int) -> tuple[int, int]:
         """See :meth:`Bus.reserve`. One partition counts for all."""
         return await self._partitions[0].reserve(held, wanted, limit)
