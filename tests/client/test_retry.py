@@ -172,7 +172,7 @@ def test_a_rule_for_1006_ignores_failed_handshakes_and_cancellation():
 
 @pytest.mark.parametrize("codes", [None, 4001, [(4001, Retry.NEVER)]])
 def test_codes_that_are_no_mapping_are_a_type_error(codes):
-    with pytest.raises(TypeError, match="^codes must be a mapping"):
+    with pytest.raises(TypeError, match=r"^codes must be a mapping"):
         RetryPolicy(codes=codes)
 
 

@@ -225,9 +225,9 @@ async def test_a_stall_above_open_timeout_between_two_redirects_makes_no_storm_o
         finally:
             logger.removeHandler(stall)
             logger.setLevel(level)
-        with await listening.accept_tcp():  # one attempt, which this side may have completed in its time
-            with pytest.raises(TimeoutError):
-                await asyncio.wait_for(listening.accept_tcp(), 0.1)
+        # One attempt, for which the kernel may have completed TCP in time.
+        with await listening.accept_tcp(), pytest.raises(TimeoutError):
+            await asyncio.wait_for(listening.accept_tcp(), 0.1)
 
 
 async def test_redirects_are_not_followed_if_they_are_switched_off(face):
@@ -340,9 +340,12 @@ def test_a_datagram_socket_is_refused(module):
 @FACES
 def test_a_socket_with_tls_is_refused(module):
     one, two = socket.socketpair()
-    with two, wss().client.wrap_socket(one, do_handshake_on_connect=False, server_hostname=HOST) as sock:
-        with pytest.raises(TypeError, match=r"^sock must be a socket without TLS"):
-            module.connect("ws://x/", sock=sock)
+    with (
+        two,
+        wss().client.wrap_socket(one, do_handshake_on_connect=False, server_hostname=HOST) as sock,
+        pytest.raises(TypeError, match=r"^sock must be a socket without TLS"),
+    ):
+        module.connect("ws://x/", sock=sock)
 
 
 @FACES

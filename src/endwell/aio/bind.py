@@ -14,7 +14,16 @@ from typing import Any
 from ..wire.authority import join_authority
 from .loop import check_system, memory_of
 
-__all__ = ["MAX_LOGGED", "adopt", "bind", "check_port", "check_unix_path", "format_address", "format_peer", "unlink"]
+__all__ = [
+    "MAX_LOGGED",
+    "adopt",
+    "bind",
+    "check_port",
+    "check_unix_path",
+    "format_address",
+    "format_peer",
+    "unlink",
+]
 
 #: Connections that the kernel queues until they are accepted.
 BACKLOG = 1024
