@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
 
 import endwell
 from endwell import Cause, Close
+from tests.face import BLOCKING
 from tests.pair import until, within
 from tests.raw import BOUND, RawPeer
 from tests.wire.peer import TEXT
@@ -135,6 +137,89 @@ async def test_revoke_closes_all_connections_of_the_subject_and_no_other(face, t
         assert nobody.is_open
         await bob.close()
         await nobody.close()
+
+
+class Deciding:
+    """A server that decides about users only when :attr:`go` is set; ``by`` is the function that waits for it.
+
+    Both are of the kind of ``face``: in the blocking one, a thread waits.
+    """
+
+    def __init__(self, face, by):
+        self.server = endwell.Server()
+        self.go, self.asked, self.refused = threading.Event(), [], []
+
+        async def waits(request):
+            self.asked.append(request)
+            await until(self.go.is_set)
+
+        def waits_in_a_thread(request):
+            self.asked.append(request)
+            assert self.go.wait(BOUND)
+
+        async def accept(request):
+            if by == "accept":
+                await waits(request)
+            return endwell.Accept(subject=request.query["user"])
+
+        def accept_in_a_thread(request):
+            if by == "accept":
+                waits_in_a_thread(request)
+            return endwell.Accept(subject=request.query["user"])
+
+        async def handler(ws):
+            await ws.send("in")
+            await ws.wait_closed()
+
+        blocks = face is BLOCKING
+        if by == "hook":
+            self.server.process_request(waits_in_a_thread if blocks else waits)
+        self.server.on_refused(lambda request, status, reason: self.refused.append((status, reason)))
+        self.server.websocket("/", accept=accept_in_a_thread if blocks else accept)(face.handler(handler))
+
+
+@pytest.mark.parametrize("by", ["accept", "hook"])
+async def test_a_revocation_counts_for_an_opening_that_is_being_decided(by, face, transport):
+    it = Deciding(face, by)
+    async with it.server.serving(ssl=transport.server):
+        connects = [
+            asyncio.ensure_future(
+                endwell.connect(f"{url(it.server, transport)}?user={user}", ssl=transport.client)._open()
+            )
+            for user in ("ada", "bob")
+        ]
+        await until(lambda: len(it.asked) == 2)
+        assert await it.server.revoke("ada") == 0
+        it.go.set()
+        with pytest.raises(endwell.HandshakeRejected) as caught:
+            await within(connects[0])
+        assert caught.value.response.status == 403
+        bob = await within(connects[1])
+        assert await within(bob.recv()) == "in"
+        await bob.close()
+        assert it.refused == [(403, "the authorization was revoked")]
+        assert it.server._revocations._revoked == {}
+        # A decision that begins later is for the application.
+        async with endwell.connect(f"{url(it.server, transport)}?user=ada", ssl=transport.client) as ws:
+            assert await within(ws.recv()) == "in"
+
+
+async def test_revocations_are_remembered_only_for_decisions_that_began_before():
+    revocations = endwell.Server()._revocations
+    await revocations.revoke("nobody decides")
+    with revocations.deciding() as first:
+        await revocations.revoke("ada")
+        with revocations.deciding() as second:
+            await revocations.revoke("bob")
+            assert [first.is_revoked(name) for name in ("ada", "bob", "cy")] == [True, True, False]
+            assert [second.is_revoked(name) for name in ("ada", "bob", "cy")] == [False, True, False]
+            await revocations.revoke("ada")
+            assert second.is_revoked("ada")
+            first.__exit__()
+            assert [*revocations._revoked] == ["bob", "ada"]
+            first.__enter__()
+            assert not first.is_revoked("ada")
+    assert revocations._revoked == {}
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ import endwell
 from endwell import Accept, Cause, Close, Response
 from tests.face import ASYNCIO, BLOCKING
 from tests.pair import nothing_left_behind, until, within
-from tests.raw import RawPeer
+from tests.raw import BOUND, RawPeer
 from tests.wire.peer import TEXT
 
 #: The token of the opening handshake, as proof that the message comes from the server.
@@ -231,6 +231,33 @@ async def test_none_keeps_what_the_handler_has_authorized():
         await until(lambda: site.opened[0].request.bearer == "secret-2")
         assert site.opened[0].subject == "bob"
         assert (await within(ws.closed)).received == EXPIRED
+
+
+async def test_a_revocation_counts_for_a_new_token_that_is_being_decided(face, transport):
+    go = threading.Event()
+
+    async def later():
+        await until(go.is_set)
+        return Accept(subject="ada")
+
+    def decide(request):
+        if request.bearer == "secret-1":
+            return None
+        if face is not BLOCKING:
+            return later()
+        assert go.wait(BOUND)
+        return Accept(subject="ada")
+
+    site = Site(face, decide)
+    async with site.server.serving(ssl=transport.server):
+        ws = await endwell.connect(site.url(transport), ssl=transport.client, subprotocols=pair())
+        await ws.send(renewal("secret-2"))
+        await until(lambda: len(site.tokens) == 2)
+        assert await site.server.revoke("ada") == 0
+        go.set()
+        assert (await within(ws.closed)).received == Close(3003, "authorization revoked")
+        await until(lambda: site.endings)
+    assert site.endings[0].cause is Cause.AUTH_REVOKED
 
 
 def refuse(request):

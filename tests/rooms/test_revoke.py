@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 
 import pytest
@@ -63,6 +64,31 @@ async def test_the_connections_of_all_processes_are_closed(bus):
         assert again.is_open
         for ws in (*bob, again):
             await ws.close()
+
+
+@pytest.mark.parametrize("bus", BETWEEN)
+async def test_an_opening_that_another_process_is_deciding_is_refused(bus):
+    async with house(2, bus) as made:
+        asked, go = asyncio.Event(), asyncio.Event()
+
+        async def accept(request):
+            asked.set()
+            await go.wait()
+            return endwell.Accept(subject="ada")
+
+        @made.servers[1].websocket("/", accept=accept)
+        async def handler(ws):
+            await ws.wait_closed()
+
+        await listening(made)
+        url = f"ws://127.0.0.1:{made.servers[1].port}/"
+        opening = asyncio.ensure_future(endwell.connect(url)._open())
+        await within(asked.wait())
+        assert await within(made.servers[0].revoke("ada")) == 0
+        await until(lambda: made.servers[1]._revocations._revoked)
+        go.set()
+        with pytest.raises(endwell.HandshakeRejected, match="403"):
+            await within(opening)
 
 
 async def test_without_the_bus_the_own_connections_are_closed_and_the_call_raises():

@@ -47,7 +47,6 @@ from .mounts import Mount, check_max_body, check_prefix
 from .observers import Observers
 from .process.control import ProcessControl
 from .process.options import ProcessOptions
-from .revoke import Revocations
 from .router import AcceptFunction, RouteKeywords, RouteOptions, Router, blocks, check_methods
 from .run import Listen, run
 from .sessions import Sessions, connected, shared_places
@@ -156,7 +155,7 @@ class Server:
         )
         self._drain_callbacks: list[Callable[[Drain], object]] = []
         self._shed_run: ShedRun | None = None
-        self._revocations = Revocations(self.connections)
+        self._revocations = self._dispatcher.revocations
         self._start_callbacks: list[Callable[[], object]] = []
         self._stop_callbacks: list[Callable[[], object]] = []
         #: Called in the event loop with each exchange that is answered, and the status. They must not raise.
@@ -1049,7 +1048,8 @@ class Server:
         They are the connections for which :meth:`WebSocket.authorize` has named this subject. They get 3003
         (``CloseCode.FORBIDDEN``), which tells their clients not to return, and their Ending has the cause
         AUTH_REVOKED. Messages that arrive after the call are dropped. New connections of the subject are for the
-        application to refuse. In a thread, such as that of a plain handler, call ``server.blocking.revoke()``.
+        application to refuse; if an ``accept`` function has begun before the call and then accepts the subject,
+        the client gets 403. In a thread, such as that of a plain handler, call ``server.blocking.revoke()``.
 
         With ``workers`` or a ``bus``, the connections of all processes are closed. A process that cannot hear
         the bus closes them when it does again, if that takes less than an hour.

@@ -44,6 +44,7 @@ from .observers import MAX_LOGGED, Observers
 from .pending import Decision, PendingAnswer
 from .renewing import Renewing
 from .respond import response_from
+from .revoke import Deciding, Revocations, Revoked
 from .router import Hook, Route, Router, blocks, name_of
 from .threads import HandlerThreads
 from .tracing import Tracing
@@ -69,6 +70,8 @@ class Dispatcher:
         self.hooks: list[Hook] = []
         #: The connections that are open or closing.
         self.connections: set[WebSocket] = set()
+        #: The revocations, also those that come while a function of the application decides.
+        self.revocations = Revocations(self.connections)
         #: The connections whose handler runs, with their routes.
         self.handling: dict[WebSocket, Route] = {}
         #: The tasks of handlers, pages and hooks.
@@ -182,7 +185,8 @@ class Dispatcher:
             timer = asyncio.get_running_loop().call_later(limit, self._time_out, pending, task)
             task.add_done_callback(lambda _: timer.cancel())
         try:
-            answer = await self._page(pending)
+            with self.revocations.deciding() as deciding:
+                answer = await self._page(pending, deciding)
         except RequestRefused as exc:
             answer = exc
         except asyncio.CancelledError as exc:
@@ -303,7 +307,7 @@ class Dispatcher:
         if status >= 400:
             self._meter.refused(status)
 
-    async def _page(self, pending: PendingAnswer) -> Response | None:
+    async def _page(self, pending: PendingAnswer, deciding: Deciding) -> Response | None:
         """Run the hooks and the HTTP handler. Returns the response; None if the request may become a WebSocket."""
         request = pending.request
         if not (upgrade := wants_websocket(request)):
@@ -317,7 +321,7 @@ class Dispatcher:
             pending.call = partial(self.mounts.call, mount, pending.exchange, request, upgrade)
             return None
         if upgrade:
-            return await self._decide(pending)
+            return await self._decide(pending, deciding)
         if request.method in ("GET", "HEAD") and not body.is_over:
             # Some recipients ignore the body of such a request, and read it as the next request (RFC 9110 §9.3.1).
             raise BodyTooLarge("a page accepts no request of this method with a body")
@@ -330,7 +334,7 @@ class Dispatcher:
         returned = await self._call(self.threads.page, route.handler, route.blocking, request, **params)
         return response_from(returned, route.handler)
 
-    async def _decide(self, pending: PendingAnswer) -> Response | None:
+    async def _decide(self, pending: PendingAnswer, deciding: Deciding) -> Response | None:
         """Call the route's ``accept`` function, if it has one. Returns its Response, if it refuses."""
         request = pending.request
         route, request.params = self.router.match(request.raw_path, "websocket")
@@ -341,7 +345,7 @@ class Dispatcher:
         # A request that the handshake refuses does not reach the application.
         accepted = accept(request, self._options_of(route))
         pending.begin(_name_accept(route))
-        returned = await self._ask(function, request)
+        returned = await self._ask(function, request, deciding)
         if isinstance(returned, Response):
             return self._refused_by_code(pending, response_from(returned, function))
         if returned is not None and returned.state:
@@ -350,14 +354,22 @@ class Dispatcher:
         pending.decision = accepted, kept, returned
         return None
 
-    async def _ask(self, function: Hook, request: Request) -> Accept | Response | None:
-        """Call an ``accept`` function."""
+    async def _ask(self, function: Hook, request: Request, deciding: Deciding) -> Accept | Response | None:
+        """Call an ``accept`` function. Raises Revoked if the subject that it accepts was revoked meanwhile."""
         returned = await self._call(self.threads.hook, function, blocks(function), request)
         if not isinstance(returned, Accept | Response | None):
             raise TypeError(
                 f"{name_of(function)} returned {type(returned).__name__}, not Accept, Response or None"
             )
+        subject = returned.subject if isinstance(returned, Accept) else None
+        if subject is not None and deciding.is_revoked(subject):
+            raise Revoked("the authorization was revoked")
         return returned
+
+    async def _ask_again(self, function: Hook, request: Request) -> Accept | Response | None:
+        """Call an ``accept`` function for a new token of an open connection. Raises as :meth:`_ask` does."""
+        with self.revocations.deciding() as deciding:
+            return await self._ask(function, request, deciding)
 
     def _renewing(self, route: Route, request: Request, options: Options) -> Renewing | None:
         """What takes new tokens of a connection; None if its client has none, or if nothing decides about them."""
@@ -365,7 +377,7 @@ class Dispatcher:
             return None
         if options.max_size is not None and options.max_size < MAX_RENEWAL:
             return None  # a new token could be a message above the limit
-        decide = partial(self._ask, route.accept)
+        decide = partial(self._ask_again, route.accept)
         limit = self.options.open_timeout
         return Renewing(request.bearer, _name_accept(route), decide, self._start_renewal, limit)
 

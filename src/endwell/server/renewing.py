@@ -17,6 +17,7 @@ from ..errors import RequestRefused, close_after, unavailable
 from ..http import Accept, Request, Response, renewed, set_bearer
 from ..http.bearer import is_token
 from ..protocol.renewal import ServerRenewal
+from .revoke import Revoked, close_revoked
 
 __all__ = ["Decide", "Renewing", "Start"]
 
@@ -103,6 +104,9 @@ class Renewing(ServerRenewal):
         try:
             async with asyncio.timeout(self._limit):
                 answer = await self._decide(request)
+        except Revoked:
+            close_revoked(ws)
+            return
         except RequestRefused:
             answer = Response(401)
         except asyncio.CancelledError as exc:

@@ -6,12 +6,13 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, Self
 
 from ..aio.broadcast import Slow
 from ..aio.websocket import WebSocket, begin_close, stop_delivery
 from ..codes import CloseCode
 from ..ending import Cause
+from ..errors import Forbidden
 from ..http.accept import check_subject
 from ..rooms.bus import RoomReceiver, listen_when_connected
 from ..rooms.history import History
@@ -20,12 +21,45 @@ from ..rooms.position import Position, Publication
 from ..rooms.registry import Registry
 from ..rooms.rooms import Rooms, registry_of
 
-__all__ = ["Revocations"]
+__all__ = ["Deciding", "Revocations", "Revoked", "close_revoked"]
 
 logger = logging.getLogger("endwell.server")
 
 #: The revocations that a process reads which has lost its connection to the bus.
 KEPT = History(messages=1000, seconds=3600, bytes=1 << 20)
+
+
+def close_revoked(ws: WebSocket) -> None:
+    """Close the connection of a subject that is revoked."""
+    stop_delivery(ws)
+    begin_close(ws, Cause.AUTH_REVOKED, CloseCode.FORBIDDEN, "authorization revoked")
+
+
+class Revoked(Forbidden):
+    """The subject was revoked while the application decided about it. Status: 403."""
+
+
+class Deciding:
+    """The application decides about a subject, while the block runs. It may have begun before a revocation."""
+
+    __slots__ = ("_began", "_revocations")
+
+    def __init__(self, revocations: Revocations) -> None:
+        self._revocations = revocations
+        self._began = 0
+
+    def __enter__(self) -> Self:
+        self._began = self._revocations._number
+        self._revocations._deciding[self] = self._began
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        del self._revocations._deciding[self]
+        self._revocations._forget()
+
+    def is_revoked(self, subject: str) -> bool:
+        """Whether ``subject`` was revoked since the block began, so that the decision may be outdated."""
+        return self._revocations._revoked.get(subject, 0) > self._began
 
 
 class Revocations(RoomReceiver):
@@ -36,6 +70,21 @@ class Revocations(RoomReceiver):
         self._registry: Registry | None = None
         #: Whether this process hears those of others.
         self.listens = False
+        # The number of the last revocation; those of subjects that were revoked during a decision, oldest first;
+        # and the decisions that run, oldest first, with the number at their begin.
+        self._number = 0
+        self._revoked: dict[str, int] = {}
+        self._deciding: dict[Deciding, int] = {}
+
+    def deciding(self) -> Deciding:
+        """A block of code in which the application decides about a subject, before the connection has it."""
+        return Deciding(self)
+
+    def _forget(self) -> None:
+        """Forget the revocations that no running decision needs to know."""
+        oldest = next(iter(self._deciding.values()), self._number)
+        while self._revoked and self._revoked[subject := next(iter(self._revoked))] <= oldest:
+            del self._revoked[subject]
 
     @asynccontextmanager
     async def connected(self, rooms: Rooms) -> AsyncIterator[None]:
@@ -72,10 +121,13 @@ class Revocations(RoomReceiver):
         return closed
 
     def _close(self, subject: str) -> int:
+        if self._deciding:
+            self._number += 1
+            self._revoked.pop(subject, None)
+            self._revoked[subject] = self._number
         chosen = [ws for ws in self._connections if ws.subject == subject and ws.is_open]
         for ws in chosen:
-            stop_delivery(ws)
-            begin_close(ws, Cause.AUTH_REVOKED, CloseCode.FORBIDDEN, "authorization revoked")
+            close_revoked(ws)
         return len(chosen)
 
     # -- the bus calls --------------------------------------------------------------------
