@@ -5,7 +5,11 @@ from __future__ import annotations
 import asyncio
 from urllib.request import urlopen
 
+import pytest
+from asgiref.sync import async_to_sync, sync_to_async
+
 import endwell
+from tests.asgi.serving import mounted, serving
 
 
 async def call_elsewhere(send, event):
@@ -44,3 +48,20 @@ async def test_messages_are_sent_in_the_order_of_the_awaits():
     async with server.serving(), endwell.connect(f"ws://127.0.0.1:{server.port}/") as ws:
         assert [await ws.recv(), await ws.recv()] == ["first", "second"]
         assert (await ws.closed).received.code == 4000
+
+
+@pytest.mark.parametrize("host", [mounted, serving], ids=["endwell", "uvicorn"])
+async def test_async_to_sync_takes_send_without_a_warning(host):
+    sent = []
+
+    async def app(scope, receive, send):
+        await receive()
+        await send({"type": "websocket.accept"})
+        # A warning would be an error here.
+        await sync_to_async(async_to_sync(send))({"type": "websocket.send", "text": "from a thread"})
+        sent.append(async_to_sync(receive))
+
+    async with host(app) as server, endwell.connect(f"ws://127.0.0.1:{server.port}/") as ws:
+        assert await ws.recv() == "from a thread"
+        assert (await ws.closed).received.code == 1000
+    assert sent

@@ -6,6 +6,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any, Protocol
 
 from ..aio.awaiting import DONE, Receive
+from ..aio.sending import mark_coroutine_function
 from ..aio.syscalls import thread_ident
 from ..aio.websocket import WebSocket
 from . import coroutines
@@ -89,3 +90,8 @@ class Events:
             message = event.get("text")
         sent = ws.send(message)
         return sent if sent is DONE else coroutines.sent(sent)
+
+
+# asgiref warns of a callable without the mark; synchronous consumers of Channels pass `send` to it.
+for _function in (Events.receive, Events.send):
+    mark_coroutine_function(_function)
