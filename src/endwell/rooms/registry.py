@@ -42,7 +42,10 @@ MAX_KEY = 255
 #: Maximum seconds for callbacks that still run when the rooms stop.
 CALLBACK_TIME = 1.0
 
-_NOT_IN_USE = "these rooms are not in use, because their server does not serve"
+_NOT_IN_USE = (
+    "these rooms are not in use: their server does not serve; rooms without a Server need `async with rooms:`, "
+    "for example in the lifespan of the application"
+)
 
 
 class Registry:
