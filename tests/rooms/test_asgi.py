@@ -7,6 +7,9 @@ import logging
 from contextlib import asynccontextmanager
 
 import pytest
+from channels.generic.websocket import AsyncWebsocketConsumer
+from channels.routing import ProtocolTypeRouter
+from django.conf import settings
 from fastapi import FastAPI, WebSocket
 
 import endwell
@@ -114,3 +117,36 @@ async def test_the_websockets_of_a_mounted_application_join_the_sessions():
             assert (await within(old.closed)).received.code == endwell.CloseCode.REPLACED
             await server.rooms.user("ada").publish("to ada")
             assert await within(new.recv()) == "to ada"
+
+
+async def test_an_application_of_channels_begins_its_rooms_in_a_lifespan():
+    rooms = Rooms()
+    if not settings.configured:
+        settings.configure()
+
+    class Chat(AsyncWebsocketConsumer):
+        async def connect(self):
+            await self.accept()
+            await rooms["chat/lobby"].join(self.scope)
+
+        async def receive(self, text_data=None, bytes_data=None):
+            await rooms["chat/lobby"].publish(text_data)
+
+    async def lifespan(scope, receive, send):
+        await receive()
+        async with rooms:
+            await send({"type": "lifespan.startup.complete"})
+            await receive()
+        await send({"type": "lifespan.shutdown.complete"})
+
+    server = endwell.Server()
+    server.mount("/", ProtocolTypeRouter({"lifespan": lifespan, "websocket": Chat.as_asgi()}), lifespan="on")
+    async with server.serving():
+        uri = f"ws://127.0.0.1:{server.port}/"
+        async with endwell.connect(uri) as ada, endwell.connect(uri) as eve:
+            await until(lambda: len(rooms["chat/lobby"].members) == 2)
+            await ada.send("hello")
+            assert [await within(ws.recv()) for ws in (ada, eve)] == ["hello", "hello"]
+        await until(lambda: not rooms["chat/lobby"].members)
+    with pytest.raises(endwell.ConcurrencyError):
+        await rooms["chat/lobby"].publish("the application has ended")
