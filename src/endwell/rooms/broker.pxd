@@ -31,11 +31,14 @@ cdef class Link:
 cdef class Broker:
     cdef readonly Hub _hub
     cdef list _links
+    cdef dict _descriptors
     cdef list _untold
     cdef dict _telling
     cdef object _tellings
     cdef readonly dict _words
 
+    @cython.locals(each=tuple, link=Link, others=list)
+    cpdef list read_all(self, list ready)
     @cython.locals(kind=cython.int)
     cpdef readable(self, Link link)
     @cython.locals(link=Link, special=cython.bint)

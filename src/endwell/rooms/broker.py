@@ -152,6 +152,8 @@ class Broker:
     def __init__(self, max_history: int, max_known_rooms: int = MAX_KNOWN_ROOMS) -> None:
         self._hub: Hub = Hub(max_history, max_known_rooms)
         self._links: list[Link] = []
+        #: The same by their descriptors.
+        self._descriptors: dict[int, Link] = {}
         #: The keys that have left while there was no worker.
         self._untold: list[Left] = []
         #: The keys of which a worker is being told that they have left, until it says that it was told.
@@ -183,6 +185,7 @@ class Broker:
     def add(self, link: Link) -> None:
         """Connect a worker."""
         self._links.append(link)
+        self._descriptors[link.fileno()] = link
         untold, self._untold = self._untold, []
         self._tell(untold)
 
@@ -190,12 +193,30 @@ class Broker:
         """Disconnect a worker, which has ended."""
         if link in self._links:
             self._links.remove(link)
+            del self._descriptors[link.fileno()]
             # Its last frames may not have been read yet: who has left for good, for example.
             while not link.ended and not link.empty:
                 self.readable(link)
             lost = [number for number, (teller, _) in self._telling.items() if teller is link]
             untold = [self._telling.pop(number)[1] for number in lost]
             self._tell([*untold, *self._hub.remove(link, monotonic())])
+
+    def read_all(self, ready: list[tuple[int, int]]) -> list[tuple[int, int]]:
+        """:meth:`readable` for the links that are ready.
+
+        Args:
+            ready: Descriptors and events, as ``select.epoll`` and ``select.poll`` return them.
+
+        Returns:
+            Those that are no links.
+        """
+        others = []
+        for each in ready:
+            if (link := self._descriptors.get(each[0])) is None:
+                others.append(each)
+            else:
+                self.readable(link)
+        return others
 
     def readable(self, link: Link) -> None:
         """Handle what a worker has sent."""

@@ -96,7 +96,8 @@ class Signals:
     """Collects the signals that arrive while the block runs. Readable for a selector when one has arrived."""
 
     def __init__(self) -> None:
-        self._numbers: list[int] = []
+        #: The signals that are not handled yet.
+        self.numbers: list[int] = []
         self._descriptor = -1
         self._before: dict[signal.Signals, Any] = {}
 
@@ -125,10 +126,10 @@ class Signals:
         self._theirs.close()
 
     def _on_signal(self, number: int, _frame: object) -> None:
-        self._numbers.append(number)
+        self.numbers.append(number)
 
     def __bool__(self) -> bool:
-        return bool(self._numbers)
+        return bool(self.numbers)
 
     def read(self) -> None:
         """Take what woke the selector."""
@@ -136,4 +137,4 @@ class Signals:
 
     def take(self) -> int:
         """Return the first signal that is not handled yet."""
-        return self._numbers.pop(0)
+        return self.numbers.pop(0)

@@ -11,7 +11,6 @@ from __future__ import annotations
 import _socket
 import logging
 import os
-import selectors
 import signal
 import socket
 import threading
@@ -32,6 +31,7 @@ from .balance import SLOTS, LoadTable
 from .child import Worker
 from .control import tell_listening
 from .options import STARTUP_FAILED, ProcessOptions
+from .poller import READ, WRITE, Poller
 from .reload import Watcher
 from .signals import Signals
 from .worker import WorkerConfig, command
@@ -94,10 +94,10 @@ class Supervisor:
         self._backoffs = {number: Backoff() for number in range(1, count + 1)}
         self._reports: list[DrainReport] = []
         self._signals = Signals()
-        self._selector = selectors.DefaultSelector()
+        self._poller = Poller()
         #: When :meth:`_handle_changes` has something to do, without an event.
         self._moment = -inf
-        #: The links that the selector watches until they are writable, too.
+        #: The links that the poller watches until they are writable, too.
         self._writing: set[Link] = set()
 
     def run(self, socks: list[_socket.socket], *, passed: bool) -> None:
@@ -114,10 +114,10 @@ class Supervisor:
         self._socks, self._passed = socks, passed
         try:
             watching = closing(Watcher(self._reload)) if self._reload else nullcontext()
-            with watching as watcher, self._selector, self._signals:
-                self._selector.register(self._signals, selectors.EVENT_READ, self._signals)
+            with watching as watcher, closing(self._poller), self._signals:
+                self._poller.add(self._signals, self._signals)
                 if watcher is not None:
-                    self._selector.register(watcher, selectors.EVENT_READ, watcher)
+                    self._poller.add(watcher, watcher)
                 self._start_all(self._generation)
                 while self._workers or not self._stopping:
                     self._run_once()
@@ -139,21 +139,18 @@ class Supervisor:
     def _run_once(self) -> None:
         """Wait for events and deadlines, and handle them."""
         moment = min(self._moment, self._broker.deadline)
-        others = False
-        for key, events in self._selector.select(None if moment == inf else max(moment - monotonic(), 0.0)):
-            if isinstance(key.data, Link):
-                if events & selectors.EVENT_READ:
-                    self._broker.readable(key.data)
-                continue
-            others = True
-            if isinstance(key.data, Worker):
-                self._read_messages(key.data)
-            elif isinstance(key.data, Watcher):
-                self._files_changed(key.data.read())
-            elif isinstance(key.data, Signals):
-                key.data.read()
+        ready = self._poller.wait(None if moment == inf else max(moment - monotonic(), 0.0))
+        others = self._broker.read_all(ready)
+        for descriptor, _ in others:
+            data = self._poller[descriptor]
+            if isinstance(data, Worker):
+                self._read_messages(data)
+            elif isinstance(data, Watcher):
+                self._files_changed(data.read())
+            else:
+                self._signals.read()
         # Most turns of a busy supervisor only forward publications.
-        if others or self._signals or monotonic() >= moment:
+        if others or self._signals.numbers or (moment != inf and monotonic() >= moment):
             self._handle_changes()
             self._broker.tick()
         if self._broker.flush() or self._writing:
@@ -174,13 +171,12 @@ class Supervisor:
             if link.ended:
                 self._disconnect(link)
             elif link.wants_write != (link in self._writing):
-                events = selectors.EVENT_READ | (selectors.EVENT_WRITE if link.wants_write else 0)
-                self._selector.modify(link, events, link)
+                self._poller.change(link, READ | WRITE if link.wants_write else READ)
                 self._writing ^= {link}
 
     def _disconnect(self, link: Link) -> None:
-        if link in self._selector.get_map():
-            self._selector.unregister(link)
+        if link in self._poller:
+            self._poller.remove(link)
             self._writing.discard(link)
             self._broker.remove(link)
 
@@ -206,8 +202,8 @@ class Supervisor:
             self._unregister(worker)
 
     def _unregister(self, worker: Worker) -> None:
-        if worker.channel in self._selector.get_map():
-            self._selector.unregister(worker.channel)
+        if worker.channel in self._poller:
+            self._poller.remove(worker.channel)
 
     def _handle_signal(self, number: int) -> None:
         if number in (signal.SIGTERM, signal.SIGINT):
@@ -298,8 +294,8 @@ class Supervisor:
             self._worker_lost(number, generation, monotonic(), f"worker {number} cannot be started ({error})")
             return False
         self._workers.append(worker)
-        self._selector.register(worker.channel, selectors.EVENT_READ, worker)
-        self._selector.register(worker.link, selectors.EVENT_READ, worker.link)
+        self._poller.add(worker.channel, worker)
+        self._poller.add(worker.link, worker.link)
         self._broker.add(worker.link)
         logger.debug("%s starts", worker)
         return True
