@@ -20,6 +20,13 @@ def form(request):
     return request.param
 
 
+@pytest.mark.parametrize("call", [0, 1 << 40, MOST])
+def test_a_call_of_publish(form, call):
+    frame = form.publish(call, 9, b"r" * 515, b"message")
+    octets = [0, 0, 2, 45, 1, *call.to_bytes(8, "big"), 9, 2, 3, *[0] * 24]
+    assert frame == bytes(octets) + b"r" * 515 + b"message"
+
+
 @pytest.mark.parametrize("sequence", [0, 1 << 40, MOST])
 def test_a_publication(form, sequence):
     frame = form.publication(sequence, 9, b"epoch", 515, b"skipped" + b"name and message", 7)

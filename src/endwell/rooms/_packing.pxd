@@ -1,3 +1,4 @@
+cpdef bytes publish(unsigned long long call, int flags, bytes name, bytes message)
 cpdef bytes publication(
     unsigned long long sequence, int flags, bytes epoch, Py_ssize_t name_size, bytes rest, Py_ssize_t begin
 )

@@ -1,7 +1,7 @@
 """The compiled form of ``packing.py``."""
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
-from libc.string cimport memcpy
+from libc.string cimport memcpy, memset
 
 
 cdef inline void _write(unsigned char* at, int size, unsigned long long value) noexcept:
@@ -9,6 +9,23 @@ cdef inline void _write(unsigned char* at, int size, unsigned long long value) n
         size -= 1
         at[size] = value & 255
         value >>= 8
+
+
+cpdef bytes publish(unsigned long long call, int flags, bytes name, bytes message):
+    cdef Py_ssize_t name_size = PyBytes_GET_SIZE(name), size = PyBytes_GET_SIZE(message)
+    if name_size > 65535:
+        raise ValueError("the name of a room is too long")
+    cdef bytes frame = PyBytes_FromStringAndSize(NULL, 40 + name_size + size)
+    cdef unsigned char* at = <unsigned char*>PyBytes_AS_STRING(frame)
+    _write(at, 4, 35 + name_size + size)
+    at[4] = 1
+    _write(at + 5, 8, call)
+    at[13] = flags
+    _write(at + 14, 2, name_size)
+    memset(at + 16, 0, 24)  # the bounds of the history
+    memcpy(at + 40, PyBytes_AS_STRING(name), name_size)
+    memcpy(at + 40 + name_size, PyBytes_AS_STRING(message), size)
+    return frame
 
 
 cpdef bytes publication(

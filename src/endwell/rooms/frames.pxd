@@ -1,6 +1,6 @@
 cimport cython
 
-from endwell.rooms._packing cimport number, publication, published
+from endwell.rooms._packing cimport number, publication, publish, published
 
 cdef Py_ssize_t _HEAD_SIZE
 cdef Py_ssize_t _PUBLISH_SIZE
@@ -25,6 +25,8 @@ cdef bytes _octets(message)
 cdef object _message(bytes octets, int flags)
 
 cdef int _flags(message, slow) except -1
+
+cpdef bytes pack_publish(call, room, message, history, slow)
 
 @cython.locals(flags=cython.int, end=cython.Py_ssize_t, length=cython.Py_ssize_t)
 cpdef tuple unpack_publish(bytes body)

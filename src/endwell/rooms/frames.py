@@ -17,7 +17,7 @@ from typing import Any, NamedTuple, get_args
 
 from ..aio.broadcast import Slow
 from .history import History
-from .packing import PUBLICATION, PUBLISHED, number, publication, published
+from .packing import PUBLICATION, PUBLISH, PUBLISHED, number, publication, publish, published
 from .position import Message, Publication
 
 __all__ = [
@@ -46,8 +46,8 @@ __all__ = [
     "unpack_shared",
 ]
 
-#: The other kinds: a worker publishes; anything that is not packed.
-PUBLISH, WORD = 1, 4
+#: The kind of anything that is not packed.
+WORD = 4
 
 _HEAD = Struct("!IB")
 # The number of the call, flags, the length of the room's name, and the history.
@@ -126,12 +126,11 @@ def _flags(message: Message, slow: Slow) -> int:
 def pack_publish(call: int, room: str, message: Message, history: History | None, slow: Slow) -> bytes:
     """Encode: a worker publishes a message."""
     name, octets, flags = room.encode(), _octets(message), _flags(message, slow)
-    size = _PUBLISH_FRAME.size - _HEAD_SIZE + len(name) + len(octets)
     if history is None:
-        head = _PUBLISH_FRAME.pack(size, PUBLISH, call, flags, len(name), 0, 0.0, 0)
-    else:
-        kept = history.messages, history.seconds, history.bytes
-        head = _PUBLISH_FRAME.pack(size, PUBLISH, call, flags | _KEPT, len(name), *kept)
+        return publish(call, flags, name, octets)
+    size = _PUBLISH_FRAME.size - _HEAD_SIZE + len(name) + len(octets)
+    kept = history.messages, history.seconds, history.bytes
+    head = _PUBLISH_FRAME.pack(size, PUBLISH, call, flags | _KEPT, len(name), *kept)
     return b"".join((head, name, octets))
 
 

@@ -1,6 +1,12 @@
 cimport cython
 
 
+cdef class Call:
+    cdef public object exclude
+    cdef public object report
+    cdef public object delivered
+
+
 cdef class Members:
     cdef dict _members
     cdef list _listed

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, NamedTuple
 
 from ..aio.broadcast import BroadcastReport, Slow, deliver, deliver_together
@@ -21,7 +21,7 @@ __all__ = ["Call", "Members", "Receipt"]
 BATCH = 500
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, init=False)
 class Receipt:
     """The result of :meth:`Room.publish`. Members of other processes are not counted in it.
 
@@ -53,6 +53,28 @@ class Receipt:
     gone: int = 0
     #: The members in this process whose old protocol has no binary messages.
     unsupported: tuple[Any, ...] = ()
+
+    # As in Position.
+    def __init__(
+        self,
+        position: Position,
+        workers: int,
+        sent: int = 0,
+        slow: tuple[Any, ...] = (),
+        gone: int = 0,
+        unsupported: tuple[Any, ...] = (),
+    ) -> None:
+        set_position, set_workers, set_sent, set_slow, set_gone, set_unsupported = _setters
+        set_position(self, position)
+        set_workers(self, workers)
+        set_sent(self, sent)
+        set_slow(self, slow)
+        set_gone(self, gone)
+        set_unsupported(self, unsupported)
+
+
+#: They set the fields of an object that is frozen for everyone else.
+_setters = [vars(Receipt)[each.name].__set__ for each in fields(Receipt)]
 
 
 _NOTHING = BroadcastReport(0, (), 0)

@@ -63,7 +63,7 @@ class Registry:
         self.left: list[Callable[..., object]] = []
         self.gap: list[Callable[..., object]] = []
         #: The rooms to which this process listens.
-        self._listened: set[Room] = set()
+        self._listened: dict[str, Room] = {}
         #: The rooms in which each connection is, or which it joins.
         self._rooms_of: dict[WebSocket, tuple[Room, ...]] = {}
         self._as_observers = (self,)
@@ -273,17 +273,17 @@ class Registry:
             RoomLimit: This process listens to too many rooms.
         """
         limit = self.limits.max_known_rooms
-        if len(self._listened) >= limit and room not in self._listened:
+        if len(self._listened) >= limit and room.name not in self._listened:
             raise RoomLimit(f"there are {limit} rooms with members already (max_known_rooms)")
-        self._listened.add(room)
+        self._listened[room.name] = room
 
     def release(self, room: Room) -> None:
         """End :meth:`hold`."""
-        self._listened.discard(room)
+        self._listened.pop(room.name, None)
 
     def used_rooms(self) -> list[Room]:
         """The rooms that have members in this process, without those that endwell makes."""
-        return [room for room in self._listened if not room.is_reserved]
+        return [room for room in self._listened.values() if not room.is_reserved]
 
     @staticmethod
     def size_of(room: Room) -> int:
@@ -307,7 +307,7 @@ class Registry:
 
     def arrived(self, room: str, epoch: str, batch: list[Arrival], alone: bool) -> None:
         """See :class:`endwell.rooms.bus.Receiver`."""
-        if (known := self._rooms.get(room)) is not None:
+        if (known := self._listened.get(room)) is not None:
             known._arrived(epoch, batch, alone)
         elif (reserved := self.reserved.get(room)) is not None:
             for sequence, message, slow, call in batch:

@@ -73,8 +73,8 @@ class Room:
         #: Members, and calls of join() in progress. While there are any, this process listens to the room.
         self._users = 0
         self._listening: asyncio.Future[Position] | None = None
-        #: The position of this process; None while it does not listen.
-        self._position: Position | None = None
+        #: The epoch and the number of the last publication that this process has; None while it does not listen.
+        self._at: tuple[str, int] | None = None
         #: The number of gaps of which the application is being told.
         self._telling = 0
         #: Calls of join() that wait for the next position.
@@ -289,10 +289,16 @@ class Room:
             self._registry.bus.leave(self.name, membership._number, membership.key, grace)
         self._release()
 
+    @property
+    def _position(self) -> Position | None:
+        """The position of this process; None while it does not listen."""
+        # Not an attribute, because making it takes as long as a part of the delivery to a member.
+        return None if self._at is None else Position(*self._at)
+
     def _position_of(self, membership: Membership) -> Position | None:
-        if membership not in self._members or self._position is None:
+        if membership not in self._members or (position := self._position) is None:
             return None
-        return self._members.position_of(membership, self._position)
+        return self._members.position_of(membership, position)
 
     # -- listening --------------------------------------------------------------------
 
@@ -308,8 +314,8 @@ class Room:
             if listening.done() and self._listening is listening:
                 self._listening = None
             raise
-        if self._position is None:
-            self._position = position
+        if self._at is None:
+            self._at = position.epoch, position.sequence
 
     def _release(self) -> None:
         self._users -= 1
@@ -317,7 +323,7 @@ class Room:
             if self._listening is not None:
                 self._listening.cancel()
                 self._registry.bus.ignore(self.name)
-            self._listening = self._position = None
+            self._listening = self._at = None
             self._registry.release(self)
 
     # -- publications -------------------------------------------------------------------
@@ -327,7 +333,7 @@ class Room:
         if self._listening is None:
             return  # the last member has left meanwhile
         self._tail.append(publication)
-        self._advance(position)
+        self._advance(position.epoch, position.sequence)
         self._members.send(publication, slow, call)
 
     def _arrived(self, epoch: str, batch: list[Arrival], alone: bool) -> None:
@@ -337,11 +343,11 @@ class Room:
         if self._tail.is_read:
             for sequence, message, _, _ in batch:
                 self._tail.append(Publication(sequence, message))
-        self._advance(Position(epoch, batch[-1][0]))
+        self._advance(epoch, batch[-1][0])
         self._members.send_all(batch, alone)
 
-    def _advance(self, position: Position) -> None:
-        self._position = position
+    def _advance(self, epoch: str, sequence: int) -> None:
+        self._at = epoch, sequence
         self._waiters.wake()
 
     def _lost(self, lost: int | None, position: Position) -> None:
@@ -350,7 +356,7 @@ class Room:
             return
         self._members.finish()
         self._tail.clear()
-        self._advance(position)
+        self._advance(position.epoch, position.sequence)
         self._telling += 1
         told = self._registry.tell_gap(self, Gap(lost, 0))
         # Coroutine functions take their first step before.

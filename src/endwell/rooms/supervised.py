@@ -3,35 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import socket
 from itertools import count
 from typing import Any
 
 from ..aio.broadcast import Slow
 from ..errors import BusUnavailable, RoomLimit
-from .arrivals import Arrivals
 from .bus import Bus, Receiver
-from .frames import (
-    OWN,
-    PUBLICATION,
-    PUBLISHED,
-    SENT,
-    Decoder,
-    load,
-    pack_publish,
-    pack_word,
-    unpack_arrival,
-    unpack_published,
-)
+from .frames import load, pack_publish, pack_word
 from .history import History, Page
 from .hub import Info, Present
+from .incoming import Incoming
 from .position import Message, Position, Publication
 
 __all__ = ["SupervisorBus"]
-
-#: A call of publish(): its answer, the room, the message, what happens to slow members, and the caller's object.
-_Publishing = tuple[asyncio.Future[tuple[Position, int]], str, Message, Slow, object]
 
 
 class SupervisorBus(Bus, asyncio.Protocol):
@@ -45,22 +30,11 @@ class SupervisorBus(Bus, asyncio.Protocol):
     def __init__(self, sock: socket.socket, *, can_reserve: bool = True) -> None:
         self._sock = sock
         self.can_reserve = can_reserve
-        self._decoder = Decoder()
         self._numbers = count(1)
         #: The calls that wait for an answer.
         self._calls: dict[int, asyncio.Future[Any]] = {}
-        #: The calls of publish() that wait for an answer, and what they publish.
-        self._publishing: dict[int, _Publishing] = {}
-        #: The answer whose publication is the next one.
-        self._own: tuple[asyncio.Future[tuple[Position, int]], Position, int, object] | None = None
-        #: The rooms to which this process listens, each with the position that was delivered.
-        self._delivered: dict[str, Position] = {}
-        #: The policy of the last publication of each room. The history does not have it.
-        self._slow: dict[str, Slow] = {}
-        #: The rooms of which publications were missed, and the calls that read their history.
-        self._healing: dict[str, int] = {}
+        #: The rooms whose history the calls read.
         self._healed: dict[int, str] = {}
-        self._arrivals = Arrivals()
         self._queue: list[bytes] = []
         #: None until it is connected.
         self._transport: Any = None
@@ -79,6 +53,10 @@ class SupervisorBus(Bus, asyncio.Protocol):
     async def start(self, receiver: Receiver) -> None:
         """See :meth:`Bus.start`."""
         self._receiver = receiver
+        self._incoming = Incoming(receiver, self._word)
+        # Its own, for each publication.
+        self._publishing, self._delivered = self._incoming.publishing, self._incoming.delivered
+        self._healing = self._incoming.healing
         self._loop = asyncio.get_running_loop()
         self._transport, _ = await self._loop.create_connection(lambda: self, sock=self._sock)
         # A supervisor of an older version ignores it, and sends each publication back.
@@ -102,7 +80,6 @@ class SupervisorBus(Bus, asyncio.Protocol):
     def ignore(self, room: str) -> None:
         """See :meth:`Bus.ignore`."""
         self._delivered.pop(room, None)
-        self._slow.pop(room, None)
         if (number := self._healing.pop(room, None)) is not None:
             del self._healed[number]
         self._send(pack_word("ignore", room))
@@ -185,61 +162,17 @@ class SupervisorBus(Bus, asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """See :meth:`asyncio.Protocol.data_received`."""
-        arrivals = self._arrivals
-        try:
-            for kind, body in self._decoder.feed(data):
-                if kind == PUBLICATION:
-                    self._publication(body)
-                elif kind == PUBLISHED:
-                    self._published(body)
-                else:
-                    arrivals.deliver(self._receiver)
-                    self._word(*json.loads(body))
-        finally:
-            arrivals.deliver(self._receiver)
+        self._incoming.feed(data)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """See :meth:`asyncio.Protocol.connection_lost`."""
         self._ended = True
         error = BusUnavailable("the supervisor has exited; the message may have been sent")
-        waiting = [*self._calls.values(), *(each[0] for each in self._publishing.values())]
-        if self._own is not None:
-            waiting.append(self._own[0])
-        for answer in waiting:
+        for answer in (*self._calls.values(), *self._incoming.waiting()):
             if not answer.done():
                 answer.set_exception(error)
         self._calls.clear()
         self._publishing.clear()
-
-    def _published(self, body: bytes) -> None:
-        number, sequence, workers, listens, epoch = unpack_published(body)
-        answer, room, message, slow, call = self._publishing.pop(number)
-        position = Position(epoch, sequence)
-        if listens == SENT:
-            self._own = answer, position, workers, call
-            return
-        if not answer.done():
-            answer.set_result((position, workers))
-        if listens == OWN:
-            self._deliver(room, position, message, slow, call)
-
-    def _publication(self, body: bytes) -> None:
-        room, epoch, sequence, message, slow = unpack_arrival(body)
-        position = Position(epoch, sequence)
-        call = None
-        if self._own is not None:
-            answer, own, workers, call = self._own
-            self._own = None
-            assert own == position
-            if not answer.done():
-                answer.set_result((position, workers))
-        self._deliver(room, position, message, slow, call)
-
-    def _deliver(self, room: str, position: Position, message: Message, slow: Slow, call: object) -> None:
-        if room in self._delivered and room not in self._healing:
-            self._delivered[room] = position
-            self._slow[room] = slow
-            self._arrivals.add(room, position.epoch, position.sequence, message, slow, call)
 
     def _word(self, word: str, *values: Any) -> None:
         if word == "answer":
@@ -250,17 +183,17 @@ class SupervisorBus(Bus, asyncio.Protocol):
                 answer.set_result(value)
             # Otherwise, this process has ended `listen` while it read what was missed.
         elif word == "listening":
-            number, room, *numbers = values
-            position = Position(*numbers)
+            number, room, epoch, sequence = values
             if not (answer := self._calls.pop(number)).done():
-                self._delivered[room] = position
-                answer.set_result(position)
+                self._delivered[room] = epoch, sequence, "skip"
+                answer.set_result(Position(epoch, sequence))
         elif word == "behind":
             (room,) = values
             if room in self._delivered and room not in self._healing:
                 number = self._healing[room] = next(self._numbers)
                 self._healed[number] = room
-                self._ask_page(number, room, self._delivered[room], None)
+                epoch, sequence, _ = self._delivered[room]
+                self._ask_page(number, room, Position(epoch, sequence), None)
         elif word == "refused":
             number, text = values
             publishing = self._publishing.pop(number, None)
@@ -291,8 +224,8 @@ class SupervisorBus(Bus, asyncio.Protocol):
         skipped.
         """
         del self._healing[room]
-        slow = self._slow.get(room, "skip")
-        self._delivered[room] = page.position
+        *_, slow = self._delivered[room]
+        self._delivered[room] = page.position.epoch, page.position.sequence, slow
         if page.lost != 0:
             first = page.publications[0].sequence if page.publications else page.position.sequence + 1
             self._receiver.lost(room, page.lost, Position(page.position.epoch, first - 1))

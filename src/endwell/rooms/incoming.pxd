@@ -1,0 +1,22 @@
+cimport cython
+
+from endwell.rooms.arrivals cimport Arrivals
+from endwell.rooms.frames cimport Decoder, unpack_arrival, unpack_published
+
+
+cdef class Incoming:
+    cdef object _receiver
+    cdef object _word
+    cdef Decoder _decoder
+    cdef Arrivals _arrivals
+    cdef tuple _own
+    cdef readonly dict publishing
+    cdef readonly dict delivered
+    cdef readonly dict healing
+
+    @cython.locals(arrivals=Arrivals, kind=cython.int)
+    cpdef feed(self, bytes data)
+    @cython.locals(listens=cython.int)
+    cdef _published(self, bytes body)
+    cdef _publication(self, bytes body)
+    cdef _deliver(self, room, epoch, sequence, message, slow, call)
