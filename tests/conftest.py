@@ -24,7 +24,7 @@ import pytest
 import endwell
 
 from .leftovers import pytest_runtest_protocol  # noqa: F401  (a hook)
-from .selection import is_virtual, once
+from .selection import is_virtual, once, rest
 
 TESTS = Path(__file__).parent
 
@@ -44,12 +44,14 @@ pytest.register_assert_rewrite("tests.raw", "tests.pair", "tests.contract.ending
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--once", action="store_true", help="run each behaviour once: tests/selection.py")
+    parser.addoption("--rest", action="store_true", help="run what --once leaves out: tests/selection.py")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    if config.getoption("once"):
-        items[:], left_out = once(items)
-        config.hook.pytest_deselected(items=left_out)
+    for option, select in {"once": once, "rest": rest}.items():
+        if config.getoption(option):
+            items[:], left_out = select(items)
+            config.hook.pytest_deselected(items=left_out)
 
 
 def pytest_configure(config: pytest.Config) -> None:

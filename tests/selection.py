@@ -1,9 +1,9 @@
-"""Selects the tests of ``make test``: each behaviour once.
+"""Selects the tests of ``make test``: each behaviour once; and those that it leaves out.
 
 Many behaviours are tested in a product: both faces, both roles, ws and wss, each kind of application.
 ``make test-all`` runs the whole product. ``pytest --once`` runs one combination for each behaviour and each
 of its own cases. The combinations rotate from test to test, so that the selection as a whole contains every
-face, role and transport.
+face, role and transport. ``pytest --rest`` runs what ``pytest --once`` does not.
 """
 
 from __future__ import annotations
@@ -12,9 +12,10 @@ from collections import defaultdict
 from collections.abc import Hashable
 from zlib import crc32
 
+import hypothesis
 import pytest
 
-__all__ = ["MEMORY", "is_virtual", "once"]
+__all__ = ["MEMORY", "is_virtual", "once", "rest"]
 
 #: The parameters that repeat a behaviour. All others are cases of their own.
 AXES = {"application", "bytewise", "face", "host", "role", "transport", "way"}
@@ -31,10 +32,22 @@ def once(items: list[pytest.Item]) -> tuple[list[pytest.Item], list[pytest.Item]
     """The items to run and the items to leave out."""
     behaviours: dict[Hashable, list[pytest.Item]] = defaultdict(list)
     for item in items:
+        if " at 0x" in item.nodeid:
+            # Another run would choose another combination, so that `--once` and `--rest` would not run all.
+            raise pytest.UsageError(f"the name differs from run to run; use ids=...: {item.nodeid}")
         if not item.get_closest_marker("exhaustive"):
             behaviours[_behaviour(item)].append(item)
     kept = {_choose(variants) for variants in behaviours.values()}
     return [item for item in items if item in kept], [item for item in items if item not in kept]
+
+
+def rest(items: list[pytest.Item]) -> tuple[list[pytest.Item], list[pytest.Item]]:
+    """The items to run after those of :func:`once`, and the items to leave out.
+
+    A test with examples runs again, because ``pytest --once`` runs it with fewer examples.
+    """
+    done = {item for item in once(items)[0] if not hypothesis.is_hypothesis_test(item.obj)}
+    return [item for item in items if item not in done], [item for item in items if item in done]
 
 
 def is_virtual(item: pytest.Item) -> bool:

@@ -64,7 +64,6 @@ async def test_text_is_str_and_binary_is_bytes(open_pair):
         (array("H", [1, 515]), (BINARY, array("H", [1, 515]).tobytes())),
         (mapped(b"of a file"), (BINARY, b"of a file")),
     ],
-    ids=repr,
 )
 async def test_str_is_sent_as_text_and_bytes_like_objects_as_binary(message, frame, open_pair):
     async with open_pair() as both:
@@ -87,7 +86,6 @@ async def test_an_invalid_message_raises_at_the_call_and_nothing_is_lost(message
 @pytest.mark.parametrize(
     "message",
     [b"", b"\x00\xff", bytearray(b"bytearray"), memoryview(b"view"), array("B", b"array")],
-    ids=repr,
 )
 async def test_bytes_and_pings_raise_in_a_protocol_of_text_only(message, open_pair):
     async with open_pair(handler=echo) as both:

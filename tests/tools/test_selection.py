@@ -1,19 +1,23 @@
-"""``pytest --once`` leaves out repetitions of a behaviour, and never a behaviour."""
+"""``pytest --once`` leaves out repetitions of a behaviour, and never a behaviour; ``--rest`` runs what it left out."""
 
 from __future__ import annotations
 
 from itertools import product
 from types import SimpleNamespace
 
-from tests.selection import MEMORY, once
+import pytest
+from hypothesis import given, strategies
+
+from tests.selection import MEMORY, once, rest
 
 
 class Item:
     """The part of a pytest item that the selection uses."""
 
-    def __init__(self, name, *, marker=None, **params):
+    def __init__(self, name, *, marker=None, obj=None, **params):
         self.nodeid = f"tests/test_x.py::{name}[{'-'.join(map(str, params.values()))}]"
         self.callspec = SimpleNamespace(params=params)
+        self.obj = obj
         self._marker = marker
 
     def get_closest_marker(self, name):
@@ -78,3 +82,25 @@ def test_a_combination_that_is_skipped_is_not_chosen():
         ]
         assert [item.callspec.params["face"] for item in kept(variants)] == ["asyncio"]
     assert len(kept([Item("test_a", marker="skip", face="sync")])) == 1
+
+
+def test_the_rest_is_what_was_left_out():
+    items = [Item(f"test_{number}", face=face) for number in range(8) for face in ("asyncio", "sync")]
+    items.append(Item("test_8", marker="exhaustive", size=1))
+    selected, left_out = once(items)
+    assert rest(items) == (left_out, selected)
+
+
+def test_the_rest_has_the_tests_with_examples_because_they_had_fewer():
+    @given(strategies.none())
+    def examples(none):
+        pass
+
+    items = [Item("test_a", obj=examples), Item("test_b", obj=lambda: None)]
+    assert once(items) == (items, [])
+    assert rest(items) == (items[:1], items[1:])
+
+
+def test_a_name_that_differs_from_run_to_run_is_refused():
+    with pytest.raises(pytest.UsageError, match="differs from run to run"):
+        once([Item("test_a", face=object())])
