@@ -9,21 +9,35 @@ TOP := src/endwell/__main__.py,src/endwell/live.py,src/endwell/testing.py,src/en
 CORE := src/endwell/*.py,src/endwell/http/*,src/endwell/wire/*,src/endwell/protocol/*
 # The tests that run with coverage. Coverage would slow down the others, which measure times.
 CORE_TESTS := $(wildcard tests/test_*.py) tests/wire tests/protocol
-# The other tests, in groups of about equal duration. They mostly wait, so the groups run in parallel.
+# The other tests, in groups of about equal duration.
 PROCESS_TESTS := tests/server/process
 SERVER_TESTS := tests/server --ignore=$(PROCESS_TESTS)
-HOSTILE_TESTS := tests/hostile
 PEER_TESTS := tests/cli tests/client tests/sync
-# Every second file, and the other files.
-CONTRACT_TESTS_1 := $(shell ls tests/contract/test_*.py | awk 'NR % 2')
-CONTRACT_TESTS_2 := tests/contract $(addprefix --ignore=,$(CONTRACT_TESTS_1))
-OTHER_TESTS := $(addprefix --ignore=,$(CORE_TESTS) tests/server $(HOSTILE_TESTS) $(PEER_TESTS) tests/contract)
-GROUPS := core server process hostile peers contract-1 contract-2 others
+ASGI_TESTS := tests/asgi
+# $(call every,N,I,FOLDER): of the files of a folder, each Nth one, beginning with file I.
+every = $(shell find $(3) -name 'test_*.py' | sort | awk 'NR % $(1) == $(2) % $(1)')
+HOSTILE_TESTS_1 := $(call every,2,1,tests/hostile)
+HOSTILE_TESTS_2 := tests/hostile $(addprefix --ignore=,$(HOSTILE_TESTS_1))
+CONTRACT_TESTS_1 := $(call every,3,1,tests/contract)
+CONTRACT_TESTS_2 := $(call every,3,2,tests/contract)
+CONTRACT_TESTS_3 := tests/contract $(addprefix --ignore=,$(CONTRACT_TESTS_1) $(CONTRACT_TESTS_2))
+OTHER_TESTS := $(addprefix --ignore=,$(CORE_TESTS) tests/server tests/hostile $(PEER_TESTS) $(ASGI_TESTS) tests/contract)
+# The longest first.
+CONTRACT_GROUPS := contract-1 contract-2 contract-3
+GROUPS := $(CONTRACT_GROUPS) process peers server hostile-1 hostile-2 others asgi core
+# The groups of what `make test` leaves out: nothing in `process`, little in most others.
+REST_GROUPS := $(CONTRACT_GROUPS) hostile-1 hostile-2 elsewhere
+# The browser tests, in groups of about equal duration.
+BROWSER_GROUPS := dashboard page elsewhere
+PAGE_TESTS := tests/browser/test_page.py tests/browser/test_presence.py
+DASHBOARD_TESTS := tests/browser/test_dashboard.py
+# Groups that run at once. They mostly wait, so there are more of them than processors.
+JOBS ?= 10
 # Seconds of fuzzing in total, and the targets (empty: all).
 SECONDS ?= 600
 TARGETS ?=
 
-.PHONY: build demo quick test test-all test-browser test-deploy test-network test-buses fuzz check docs types pictures site
+.PHONY: build demo quick test test-all test-ci test-browser test-deploy test-network test-buses fuzz check docs types pictures site
 .PHONY: conformance conformance-quick interop-legacy bench instructions clean
 .DELETE_ON_ERROR:
 
@@ -39,11 +53,13 @@ demo: $(if $(wildcard .venv/built),.venv/built,.venv/ready)
 COMPILED := ENDWELL_LOOP=uvloop $(BIN)/python -m pytest
 PLAIN := ENDWELL_PURE=1 $(BIN)/python -m pytest
 IS_COMPILED := test -n "`$(BIN)/python -c 'import endwell; print(*endwell.compiled())'`"
-AT_ONCE := $(MAKE) --no-print-directory --jobs=$(words $(GROUPS)) --output-sync=target
+# A group that fails does not stop the others: one run shows all failures.
+AT_ONCE := $(MAKE) --no-print-directory --keep-going --jobs=$(JOBS) --output-sync=target
 
 # The tests without I/O, and the contract tests of both faces: to run while editing.
+QUICK := $(addprefix quick-,core $(CONTRACT_GROUPS))
 quick: .venv/built
-	@$(AT_ONCE) quick-core quick-contract-1 quick-contract-2
+	@$(AT_ONCE) $(QUICK)
 
 # Each behaviour once, in one build: the compiled one if there is a compiler.
 test: .venv/built
@@ -51,25 +67,37 @@ test: .venv/built
 
 # Each behaviour in every combination, in both builds, with the coverage of the core.
 test-all: .venv/built
-	@$(AT_ONCE) $(GROUPS:%=compiled-%)
-	@$(AT_ONCE) $(GROUPS:%=plain-%)
+	@$(AT_ONCE) $(GROUPS:%=compiled-%) $(GROUPS:%=plain-%)
 
-.PHONY: quick-core quick-contract-1 quick-contract-2 $(GROUPS:%=once-%) $(GROUPS:%=compiled-%) $(GROUPS:%=plain-%)
+# What .ci/run runs after `make check` and `make test`, all at once, the longest first. Of the compiled build this is
+# the rest: what `make test` has not run.
+test-ci: .venv/built .venv/checkers
+	@$(AT_ONCE) $(BROWSER_GROUPS:%=browser-%) buses-asyncio buses-uvloop instructions conformance-quick \
+	$(GROUPS:%=plain-%) $(REST_GROUPS:%=rest-%) test-deploy test-network interop-legacy site
+
+.PHONY: $(QUICK) $(GROUPS:%=once-%) $(GROUPS:%=compiled-%) $(GROUPS:%=plain-%) $(REST_GROUPS:%=rest-%)
 %-core: TESTS = $(CORE_TESTS)
 %-server: TESTS = $(SERVER_TESTS)
 %-process: TESTS = $(PROCESS_TESTS)
-%-hostile: TESTS = $(HOSTILE_TESTS)
+%-hostile-1: TESTS = $(HOSTILE_TESTS_1)
+%-hostile-2: TESTS = $(HOSTILE_TESTS_2)
 %-peers: TESTS = $(PEER_TESTS)
 %-contract-1: TESTS = $(CONTRACT_TESTS_1)
 %-contract-2: TESTS = $(CONTRACT_TESTS_2)
+%-contract-3: TESTS = $(CONTRACT_TESTS_3)
+%-asgi: TESTS = $(ASGI_TESTS)
 %-others: TESTS = $(OTHER_TESTS)
+rest-elsewhere: TESTS = --ignore=tests/hostile --ignore=tests/contract
 
-quick-core quick-contract-1 quick-contract-2 $(GROUPS:%=once-%):
+$(QUICK) $(GROUPS:%=once-%):
 	@if $(IS_COMPILED); then $(COMPILED) --once $(TESTS); else $(PLAIN) --once $(TESTS); fi
 
 $(GROUPS:%=compiled-%):
 	@if $(IS_COMPILED); then $(COMPILED) $(TESTS); \
 	else echo "endwell is not compiled (no C compiler?): only the plain build is tested"; fi
+
+$(REST_GROUPS:%=rest-%):
+	$(COMPILED) --rest $(TESTS)
 
 plain-core:
 	ENDWELL_PURE=1 $(BIN)/coverage run -m pytest $(TESTS)
@@ -80,7 +108,14 @@ $(filter-out plain-core,$(GROUPS:%=plain-%)):
 
 # Needs browsers (chromium, firefox-esr), npm, and root (to cut a network).
 test-browser: .venv/built tools/browser/node_modules/installed
-	$(BIN)/python -m pytest tests/browser
+	@$(AT_ONCE) $(BROWSER_GROUPS:%=browser-%)
+
+.PHONY: $(BROWSER_GROUPS:%=browser-%)
+browser-dashboard: TESTS = $(DASHBOARD_TESTS)
+browser-page: TESTS = $(PAGE_TESTS)
+browser-elsewhere: TESTS = tests/browser $(addprefix --ignore=,$(DASHBOARD_TESTS) $(PAGE_TESTS))
+$(BROWSER_GROUPS:%=browser-%): .venv/built tools/browser/node_modules/installed
+	$(BIN)/python -m pytest $(TESTS)
 
 # Needs nginx, haproxy, systemd-analyze and systemd-socket-activate; for clients tinyproxy, squid, danted, microsocks.
 test-deploy: .venv/built
@@ -94,7 +129,7 @@ test-network: .venv/built
 BUSES := ENDWELL_REDIS=1 ENDWELL_CLUSTER=1 ENDWELL_NATS=1 $(BIN)/python -m pytest tests/redis tests/nats tests/rooms \
 	tests/server/dashboard/test_workers.py
 test-buses: .venv/built
-	@$(MAKE) --no-print-directory --jobs=2 --output-sync=target buses-asyncio buses-uvloop
+	@$(AT_ONCE) buses-asyncio buses-uvloop
 
 .PHONY: buses-asyncio buses-uvloop
 buses-asyncio:
