@@ -46,7 +46,7 @@ def rest(items: list[pytest.Item]) -> tuple[list[pytest.Item], list[pytest.Item]
 
     A test with examples runs again, because ``pytest --once`` runs it with fewer examples.
     """
-    done = {item for item in once(items)[0] if not hypothesis.is_hypothesis_test(item.obj)}
+    done = {item for item in once(items)[0] if not hypothesis.is_hypothesis_test(getattr(item, "obj", None))}
     return [item for item in items if item not in done], [item for item in items if item in done]
 
 
