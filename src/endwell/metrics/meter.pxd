@@ -26,7 +26,7 @@ cdef class _Kind:
 cdef class RouteCounter:
     cdef object _table
     cdef object _cells
-    cdef set _codes
+    cdef object _codes
     cdef str _name
     cdef readonly Py_ssize_t first
     cdef list _kinds
@@ -51,7 +51,7 @@ cdef class RouteCounter:
 cdef class Meter:
     cdef readonly object table
     cdef dict _routes
-    cdef set _codes
+    cdef object _codes
 
     cpdef use(self, table)
     @cython.locals(counter=RouteCounter)

@@ -7,9 +7,9 @@ from itertools import zip_longest
 from typing import TYPE_CHECKING
 
 from ..aio.websocket import WebSocket, add_traffic, count
-from ..codes import CloseCode
 from ..ending import Cause, Initiator
 from .cells import add
+from .codes import CodeLabels
 from .families import (
     BUS,
     DURATION_BUCKETS,
@@ -29,11 +29,8 @@ if TYPE_CHECKING:
 
 __all__ = ["OPENED", "Meter", "settle"]
 
-#: Maximum number of close codes of an application that are labels. Others are "other", because a peer chooses them.
-MAX_CODES = 64
 #: The cells of a route: its open, closing and lingering connections; how many have opened; and six sums over all.
 OPENED, _SUMS, _ROUTE_CELLS = 3, 4, 10
-_REGISTERED = frozenset(map(int, CloseCode))
 _CLEAN = {1: "true", 0: "false", -1: "unknown"}
 
 
@@ -81,7 +78,7 @@ class _Kind:
 class RouteCounter:
     """Counts the connections of one route: see :class:`endwell.aio.callbacks.Counter`."""
 
-    def __init__(self, table: Table, codes: set[int], name: str) -> None:
+    def __init__(self, table: Table, codes: CodeLabels, name: str) -> None:
         self._table = table
         self._cells = table.cells
         self._codes = codes
@@ -133,17 +130,14 @@ class RouteCounter:
         self._cells[self._table.block(SLOW, (self._name, slow), 1)] += 1
 
     def _kind(self, cause: Cause, initiator: Initiator, code: int, clean: int) -> _Kind:
-        is_label = code in _REGISTERED or code in self._codes
-        if not is_label and initiator is Initiator.LOCAL and len(self._codes) < MAX_CODES:
-            self._codes.add(code)
-            is_label = True
+        label = self._codes.label(code, initiator)
         durations = self._durations.get(cause)
         if durations is None:
             durations = _Histogram(self._table, DURATIONS, (self._name, cause.value), DURATION_BUCKETS)
             self._durations[cause] = durations
-        labels = self._name, cause.value, initiator.value, str(code) if is_label else OTHER, _CLEAN[clean]
+        labels = self._name, cause.value, initiator.value, label, _CLEAN[clean]
         kind = _Kind(cause, initiator, code, clean, self._table.block(ENDING, labels, 1), durations)
-        if is_label:
+        if label != OTHER:
             self._kinds.append(kind)
         return kind
 
@@ -165,7 +159,7 @@ class Meter:
         """Count in ``table``. Called before the first connection."""
         self.table = table
         self._routes: dict[str | None, RouteCounter] = {}
-        self._codes: set[int] = set()
+        self._codes = CodeLabels()
 
     def opened(self, ws: WebSocket, route: str | None) -> None:
         """A connection has opened, whose path matches the pattern ``route``."""

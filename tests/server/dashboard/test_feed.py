@@ -312,17 +312,28 @@ async def test_about_says_what_the_page_needs_once(actions):
         assert about["actions"] == (["close"] if actions else [])
 
 
-async def test_a_code_above_the_bound_is_counted_as_other(server, monkeypatch):
-    monkeypatch.setattr("endwell.server.dashboard.endings.CODES", 1)
-    async with nothing_left_behind(), server.serving(), feed(server) as client:
-        for code in (4001, 4002):
-            ws = await chatting(server, "ann")
-            await within(ws.close(code))
-        while len((await client.ask("endings"))["rows"]) < 2:
+async def test_codes_of_peers_above_the_bound_are_counted_as_other_and_hide_no_others(monkeypatch):
+    monkeypatch.setattr("endwell.server.dashboard.endings.CODES_OF_PEERS", 1)
+    dashboard = Server()
+    dashboard.dashboard()
+
+    @dashboard.websocket("/{code}")
+    async def app(ws, code):
+        if int(code):
+            await ws.close(int(code))
+        await ws.wait_closed()
+
+    async with nothing_left_behind(), dashboard.serving(), feed(dashboard) as client:
+        for theirs, ours in (4001, 0), (4002, 0), (4003, 0), (1001, 0), (0, 4004), (4004, 0):
+            async with endwell.connect(url(dashboard, f"/{ours}")) as ws:
+                if theirs:
+                    await ws.close(theirs)
+                await within(ws.wait_closed())
+        while len((await client.ask("endings"))["rows"]) < 6:
             pass
         endings = (await client.summary())["endings"]
-        assert endings["by_code"] == {"4001": 1, "other": 1}
-        assert sum(codes["other"] for _, _, codes in endings["hours"] if "other" in codes) == 1
+        assert endings["by_code"] == {"4001": 1, "other": 2, "1001": 1, "4004": 2}
+        assert sum(codes["other"] for _, _, codes in endings["hours"] if "other" in codes) == 2
 
 
 async def test_the_last_1000_endings_are_kept(server):

@@ -13,6 +13,7 @@ from ...aio.bind import format_peer
 from ...aio.inspection import key_of
 from ...aio.websocket import WebSocket
 from ...ending import Ending
+from ...metrics.codes import CodeLabels
 from .numbers import Numbers
 from .order import AskError, check_limit, search_of
 
@@ -34,8 +35,8 @@ KEPT = 1000
 #: Minutes and hours for which endings are counted.
 MINUTES = 60
 HOURS = 24
-#: Maximum number of codes that are counted each on its own. A peer may send any of 2,000.
-CODES = 50
+#: Maximum number of codes of peers that are counted each on its own, beside those that are registered.
+CODES_OF_PEERS = 50
 #: Maximum characters of a text from the peer or from the application.
 MAX_TEXT = 200
 #: Number of endings, or connections, that are searched in one turn of the event loop. It takes 1 ms.
@@ -88,6 +89,7 @@ class EndingLog:
         self.hours: dict[int, Counts] = {}
         self.by_cause: Counter[str] = Counter()
         self.by_code: Counter[str] = Counter()
+        self._codes = CodeLabels(CODES_OF_PEERS)
         # What the connections that have ended have counted.
         self.messages_in = self.messages_out = self.bytes_in = self.bytes_out = 0
 
@@ -109,9 +111,7 @@ class EndingLog:
         self.recent.append(Ended(now, number, text_of(key_of(ws)), text_of(ws.subject), address, route, kept))
         cause = ending.cause.value
         self.by_cause[cause] += 1
-        code = str(int(ending.code))
-        if code not in self.by_code and len(self.by_code) >= CODES:
-            code = "other"
+        code = self._codes.label(int(ending.code), ending.initiator)
         self.by_code[code] += 1
         _count(self.minutes, int(now // 60), MINUTES, cause, code)
         _count(self.hours, int(now // 3600), HOURS, cause, code)
