@@ -173,6 +173,18 @@ async def test_old_processes_and_endings_are_forgotten():
     assert (await kept.counts({"w1", "other"}))["by_cause"] == {"peer_closed": SOURCES - 1}
 
 
+async def test_what_is_added_while_the_sum_is_made_counts_in_the_next_one():
+    kept = Heritage()
+    for number in range(3 * heritage.ADDED):
+        kept.add(left(f"p{number}", time.time()), "own")
+    first = asyncio.create_task(kept.counts(set()))
+    await asyncio.sleep(0)
+    assert not first.done()
+    kept.add(left("late", time.time()), "own")
+    await first
+    assert (await kept.counts(set()))["by_cause"] == {"peer_closed": 3 * heritage.ADDED + 1}
+
+
 async def test_counts_by_time_are_of_the_last_hour_and_the_last_day():
     now, kept = time.time(), Heritage()
     kept.add(left("now", now), "own")

@@ -57,7 +57,7 @@ class Heritage:
         ]
         kept = [each for each in self.recent if each[0] not in new]
         self.recent = sorted(kept + rows, key=lambda each: each[1].at)[-KEPT:]
-        self._counts |= new
+        self._counts = self._counts | new
         while len(self._counts) > SOURCES:
             del self._counts[next(iter(self._counts))]
         self._sum = None
@@ -68,6 +68,8 @@ class Heritage:
         key = minute, *sorted(present & self._counts.keys())
         if self._sum is not None and self._sum[0] == key:
             return self._sum[1]
+        # If something is added meanwhile, another dict replaces this one, and the sum is not kept.
+        counts = self._counts
         total = merge_counts([])
         sources = [source for source in self._counts if source not in present]
         for start in range(0, len(sources), ADDED):
@@ -75,7 +77,8 @@ class Heritage:
                 await asyncio.sleep(0)
             added = [self._recent_counts(source, minute) for source in sources[start : start + ADDED]]
             total = merge_counts([total, *added])
-        self._sum = key, total
+        if counts is self._counts:
+            self._sum = key, total
         return total
 
     def _recent_counts(self, source: str, minute: int) -> dict[str, Any]:
