@@ -15,6 +15,7 @@ from endwell.server.dashboard.endings import KEPT, Ended
 from endwell.server.dashboard.heritage import SOURCES, Heritage
 from endwell.testing import FaultyBus
 from tests.pair import until, within
+from tests.raw import BOUND
 
 from .client import feed
 from .test_workers import joined, prepare
@@ -109,6 +110,37 @@ async def test_what_a_process_leaves_is_bounded_and_comes_in_parts(monkeypatch):
             assert 0 < len(found) < 10
             assert found == names[::-1][: len(found)], "the newest"
             assert (await client.summary())["endings"]["by_cause"] == {"peer_closed": 10}
+
+
+async def test_a_process_that_begins_to_listen_in_the_middle_gets_all_of_it(monkeypatch, caplog):
+    monkeypatch.setattr(workers, "PART", 100)
+    bus, heard, goes_on = FaultyBus(), asyncio.Event(), asyncio.Event()
+    async with serving(bus) as stays:
+
+        async def end():
+            async with serving(bus) as ends:
+                await ended(ends, "ann")
+                own = ends._dashboard._workers._bus
+                publish = own.publish
+
+                async def slow(*arguments):
+                    found = await publish(*arguments)
+                    heard.set()
+                    await goes_on.wait()
+                    return found
+
+                monkeypatch.setattr(own, "publish", slow)
+                monkeypatch.setattr(workers, "LEAVE_TIME", BOUND)
+
+        ending = asyncio.create_task(end())
+        await within(heard.wait())
+        async with serving(bus) as late:
+            goes_on.set()
+            await within(ending)
+            await until(late._dashboard._heritage.sources)
+            for server in stays, late:
+                assert await seen(server) == ({"peer_closed": 1}, ["ann"])
+    assert [each.getMessage() for each in caplog.records if each.levelname == "ERROR"] == []
 
 
 @pytest.mark.parametrize("is_away", [True, False])

@@ -57,7 +57,9 @@ class _Parts:
         """A part has come. Returns the value if the text is complete, otherwise None."""
         if number == 0:  # they come in order
             self._texts[worker] = [None] * parts
-        texts = self._texts[worker]
+        texts = self._texts.get(worker, [])
+        if len(texts) != parts:
+            return None  # this process did not hear its beginning
         texts[number] = text
         whole = [each for each in texts if each is not None]
         if len(whole) < len(texts):
@@ -268,13 +270,21 @@ class Workers(RoomReceiver):
                 return
             worker, number, index, parts = json.loads(head)
             if room == DASHBOARD:
-                if worker != self._worker and (left := self._leaving.add(worker, index, parts, piece)):
-                    self._inherit(left)
-                self._leaving.forget(MAX_LEAVING)
+                if worker != self._worker:
+                    self._left(worker, index, parts, piece)
             elif (ask := self._asks.get(number)) is not None:
                 ask.add(worker, index, parts, piece)
         except Exception:  # for example, from another version
             logger.exception("a message between dashboards is not valid")
+
+    def _left(self, worker: str, index: int, parts: int, piece: str) -> None:
+        """A part has come of what a process leaves."""
+        if (left := self._leaving.add(worker, index, parts, piece)) is not None:
+            self._inherit(left)
+        elif index == parts - 1:
+            # This process began to listen in the middle. The others have it now.
+            self._start(self._ask_heritage())
+        self._leaving.forget(MAX_LEAVING)
 
     def _asked(self, message: dict[str, Any]) -> None:
         asker, to = message["from"], message["to"]
