@@ -299,9 +299,7 @@ async def test_an_authorize_that_hangs_delays_nothing_but_the_dashboard(transpor
     server.process_request(lambda request: None)
     server.get("/plain")(lambda request: "here")
     async with nothing_left_behind(), server.serving(ssl=transport.server):
-        waiting = [
-            asyncio.create_task(status(server, "/_endwell/", transport=transport)) for _ in range(40)
-        ]
+        waiting = [asyncio.create_task(status(server, "/_endwell/", transport=transport)) for _ in range(40)]
         try:
             await until(lambda: len(asked_for) >= 8)
             for path in ("/static/app.js", "/plain"):
