@@ -67,6 +67,29 @@ async def test_a_time_in_the_past_closes_at_once(face):
         assert (await within(ws.closed)).received == EXPIRED
 
 
+@pytest.mark.parametrize("by", ["authorize", "accept"])
+async def test_nothing_is_sent_or_received_after_a_time_in_the_past(by, face, transport):
+    server, got = endwell.Server(), []
+
+    async def handler(ws):
+        if by == "authorize":
+            await ws.send("before")
+            ws.authorize(until=at(-1))
+        assert not ws.is_open
+        with pytest.raises(endwell.ConnectionClosed):
+            await ws.send("secret")
+        got.append("refused")
+
+    accept = (lambda request: endwell.Accept(until=at(-1))) if by == "accept" else None
+    server.websocket("/", accept=accept)(face.handler(handler))
+    async with server.serving(ssl=transport.server):
+        ws = await endwell.connect(url(server, transport), ssl=transport.client)
+        messages = [message async for message in ws]
+        assert ws.ending.received == EXPIRED
+        await until(lambda: got)
+    assert messages == ["before"] * (by == "authorize")
+
+
 async def test_a_time_in_the_past_is_no_stall_of_this_process(face, transport):
     it = Authorized(face, until=at(-3600))
     async with it.server.serving(ssl=transport.server):

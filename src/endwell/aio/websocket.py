@@ -434,8 +434,8 @@ class WebSocket:
         Precedent: the expiry of a connection in Centrifugo, and the field ``exp`` of RFC 7519 §4.1.4.
 
         Args:
-            until: The time, with a time zone. A time in the past closes the connection now. Default: None, no
-                limit.
+            until: The time, with a time zone. A time in the past closes the connection now: the next ``send()``
+                raises. Default: None, no limit.
             subject: The user or account, such as the field ``sub`` of a token. Default: None, the subject
                 stays as it is.
 
@@ -467,9 +467,12 @@ class WebSocket:
         if self._open_set is None:
             raise TypeError("authorize() is for connections of a server; this one is a client's")
         check_subject(subject)
-        self._core.authorize(deadline_of(until))
+        deadline = deadline_of(until)
+        self._core.authorize(deadline)
         if subject is not None:
             self._subject = subject
+        if deadline <= (now := monotonic()):
+            self._core.tick(now)  # so that nothing is sent or delivered any more
         self._stream.settle()
 
     def wait_closed(self) -> Coroutine[Any, Any, Ending]:
