@@ -1,4 +1,4 @@
-"""Limits of rate: the argument of :class:`Options` and of ``Server.rate_limit``."""
+"""Rate limits: the argument of :class:`Options` and of ``Server.rate_limit``."""
 
 from __future__ import annotations
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from datetime import UTC, datetime
 
 import pytest
 
-from endwell import Close
+from endwell import Cause, Close
 from endwell.asgi import ClientDisconnected
 from tests.pair import until, within
 from tests.raw import RawPeer
@@ -490,3 +491,22 @@ async def test_the_applications_subprotocol_replaces_that_of_the_options():
     assert [line for line in head.split("\r\n") if "websocket-protocol" in line.lower()] == [
         "Sec-WebSocket-Protocol: b"
     ]
+
+
+@pytest.mark.parametrize("host", [mounted, serving], ids=["endwell", "uvicorn"])
+async def test_an_application_ends_its_connection_with_the_token(host):
+    async def script(scope, receive, send):
+        await receive()
+        await send(ACCEPT)
+        ws = scope["extensions"]["endwell"]["websocket"]()
+        ws.authorize(until=datetime.now(UTC), subject="ada")
+        assert (await receive())["code"] == 3000
+        assert scope["extensions"]["endwell"]["ending"]().cause is Cause.AUTH_EXPIRED
+
+    app = Recorder(script)
+    async with host(app) as served:
+        with await served.connect() as peer:
+            seen = await peer.read_to_the_end(answer=True)
+        await app.done.wait()
+    assert app.raised is None
+    assert seen.close.code == 3000

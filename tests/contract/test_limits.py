@@ -1,4 +1,4 @@
-"""Limits of rate: what open connections send, and how fast they open."""
+"""Rate limits: what open connections send, and how fast they open."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The limits of rate of a server: which buckets the connections share."""
+"""The rate limits of a server: which buckets the connections share."""
 
 from __future__ import annotations
 

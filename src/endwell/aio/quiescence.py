@@ -84,7 +84,7 @@ class Quiescence:
             self._callback()
         elif self._stream.has_input():
             if not core.wants_read():
-                # A limit of rate holds the input back. Trying to read in each turn of the loop would occupy it.
+                # A rate limit holds the input back. Trying to read in each turn of the loop would occupy it.
                 self._wait()
             elif not self._reading:
                 # Not now, because this may be called within a read.

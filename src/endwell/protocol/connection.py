@@ -286,7 +286,7 @@ class Connection(Closing):
             self.fail_on_fault(now)
 
     def _admit(self, messages: list[str | bytes | None], first: int, now: float) -> None:
-        """Apply the limits of rate to the messages from index ``first`` on."""
+        """Apply the rate limits to the messages from index ``first`` on."""
         limiter, arrived = self._limiter, len(messages)
         assert limiter is not None
         if limiter.closing is not None:

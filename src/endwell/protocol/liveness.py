@@ -89,7 +89,7 @@ class Liveness:
         # The earlier of the end of the lifetime and of the authorization.
         self._expires_at = NEVER
         self._authorized_until = self._lifetime_ends_at = NEVER
-        # When reading resumes that a limit of rate has paused.
+        # When reading resumes that a rate limit has paused.
         self._resume_at = NEVER
         #: When the last message came or went; before the first one, when the connection opened.
         self.last_message_at = self._last_received_at = now

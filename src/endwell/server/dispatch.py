@@ -96,7 +96,7 @@ class Dispatcher:
         forget_buckets(self._limits())
 
     def _limits(self) -> Iterator[Limit]:
-        """All limits of rate."""
+        """All rate limits."""
         yield from self.opening_limits
         own = [
             *(route.options for route in self.router.websockets()),

@@ -153,7 +153,7 @@ class Codec:
         #: Whether received bytes are not parsed yet. Then the caller calls :meth:`feed` again, without data.
         self.has_unparsed = False
         #: Number of messages after which one call stops and leaves the rest for the next call.
-        # A float, because a limit of rate computes it for each read, and a conversion costs more.
+        # A float, because a rate limit computes it for each read, and a conversion costs more.
         self.max_messages: float = _MAX_MESSAGES
         self._work = 0
         #: Bytes of the current data frame's payload that have not arrived. If there is a ``room``, a driver
