@@ -364,10 +364,8 @@ class Registry:
         if room is None:
             # Two threads may ask for it at once. Publications would reach the members of one of two objects only.
             with self._making:
-                room = self._rooms.get(name)
-                if room is None:
-                    is_user = name.startswith(USER)
-                    room = self._rooms[name] = (UserRoom if is_user else Room)(self, name)
+                if (room := self._rooms.get(name)) is None:
+                    room = self._rooms[name] = (UserRoom if name.startswith(USER) else Room)(self, name)
         return room
 
     def user(self, key: Any) -> Room:
