@@ -436,8 +436,7 @@ class WebSocket:
         Args:
             until: The time, with a time zone. A time in the past closes the connection now: the next ``send()``
                 raises. Default: None, no limit.
-            subject: The user or account, such as the field ``sub`` of a token. Default: None, the subject
-                stays as it is.
+            subject: The user or account, such as the field ``sub`` of a token. Default: None, as before.
 
         Raises:
             TypeError: An argument has the wrong type, or this is the connection of a client.
