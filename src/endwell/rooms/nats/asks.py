@@ -9,6 +9,7 @@ from typing import Any
 from ...errors import BusUnavailable, RoomLimit
 from .. import returning
 from ..frames import WORD, Decoder, pack_word
+from ..patience import Patience
 from .leadership import Leadership
 from .link import Link
 from .sequencer import NO
@@ -30,9 +31,9 @@ class _Ask:
 
     __slots__ = ("due", "frame", "future", "parts", "repeats", "sent", "waits")
 
-    def __init__(self, frame: bytes, due: float, repeats: bool, waits: bool) -> None:
+    def __init__(self, frame: bytes, due: int, repeats: bool, waits: bool) -> None:
         self.frame = frame
-        #: When it is given up.
+        #: Of :class:`Patience`: when it is given up.
         self.due = due
         #: Whether it may be sent twice.
         self.repeats = repeats
@@ -62,7 +63,7 @@ class Asks:
         self._numbers = count(1)
         self._asks: dict[int, _Ask] = {}
         self._size = 0
-        self._timer: asyncio.TimerHandle | None = None
+        self._patience = Patience(self._expire)
 
     # -- calls ---------------------------------------------------------------------
 
@@ -74,7 +75,7 @@ class Asks:
             repeats: Whether it is sent again if the answer may be lost.
             waits: Whether it waits for a leader.
         """
-        ask = _Ask(frame, self._loop.time() + returning.WAIT_TIME, repeats, waits)
+        ask = _Ask(frame, self._patience.begin(), repeats, waits)
         if self._size + len(frame) > returning.MAX_QUEUE:
             text = f"{self._size} bytes wait for NATS already; nothing was sent"
             ask.future.set_exception(BusUnavailable(text))
@@ -82,8 +83,6 @@ class Asks:
         number = next(self._numbers)
         self._asks[number] = ask
         self._size += len(frame)
-        if self._timer is None:
-            self._set_timer()
         self._try(number, ask)
         return ask.future
 
@@ -114,7 +113,8 @@ class Asks:
 
     def stop(self) -> None:
         """All calls fail."""
-        self._expire_until(float("inf"))
+        self._patience.stop()
+        self._fail(list(self._asks))
 
     # -- on their way ------------------------------------------------------------------
 
@@ -195,15 +195,6 @@ class Asks:
             if (ask := self._asks.get(number)) is not None:
                 self._end(number, BusUnavailable(self._link.unavailable(sent=ask.sent and not ask.repeats)))
 
-    def _expire(self) -> None:
-        self._timer = None
-        self._expire_until(self._loop.time())
-        if self._asks:
-            self._set_timer()
-
-    def _set_timer(self) -> None:
-        due = min(ask.due for ask in self._asks.values())
-        self._timer = self._loop.call_at(due, self._expire)
-
-    def _expire_until(self, due: float) -> None:
-        self._fail([number for number, ask in self._asks.items() if ask.due <= due])
+    def _expire(self, now: int) -> bool:
+        self._fail([number for number, ask in self._asks.items() if ask.due <= now])
+        return bool(self._asks)

@@ -13,6 +13,7 @@ from redis.exceptions import NoScriptError, OutOfMemoryError, ReadOnlyError, Red
 
 from ...errors import BusUnavailable
 from .. import returning
+from ..patience import Patience
 from ..returning import ReturningLink
 from .place import Place, ask
 from .replies import Replies
@@ -34,8 +35,8 @@ class _Command(NamedTuple):
     keys: Sequence[str]
     arguments: Sequence[Any]
     size: int
-    #: When it is given up, if it was not sent.
-    due: float
+    #: Of :class:`Patience`: when it is given up, if it was not sent.
+    due: int
     #: None if the reply is of no interest.
     future: asyncio.Future[Reply] | None
 
@@ -84,7 +85,7 @@ class Link(ReturningLink):
         self._confirmations: defaultdict[bytes, deque[asyncio.Future[None]]] = defaultdict(deque)
         #: Set when all commands that were sent have a reply.
         self._replied = asyncio.Event()
-        self._timer: asyncio.TimerHandle | None = None
+        self._patience = Patience(self._expire)
 
     async def start(self) -> None:
         """Begin to connect; returns when connected, or after :data:`~endwell.rooms.returning.WAIT_TIME`."""
@@ -94,8 +95,7 @@ class Link(ReturningLink):
     async def stop(self) -> None:
         """Disconnect. Calls that wait raise BusUnavailable."""
         await self._end()
-        if self._timer is not None:
-            self._timer.cancel()
+        self._patience.stop()
         self._expire_all()
 
     # -- calls ---------------------------------------------------------------------
@@ -114,21 +114,18 @@ class Link(ReturningLink):
         self, script: Script | None, keys: Sequence[str], arguments: Sequence[Any], size: int
     ) -> asyncio.Future[Reply]:
         future: asyncio.Future[Reply] = self._loop.create_future()
-        due = self._loop.time() + returning.WAIT_TIME
         if self._queued + size > returning.MAX_QUEUE:
             future.set_exception(
                 BusUnavailable(f"{self._queued} bytes wait for Redis already; nothing was sent")
             )
             return future
-        self._enqueue(_Command(script, keys, arguments, size, due, future))
-        if self._timer is None:
-            self._timer = self._loop.call_later(returning.WAIT_TIME, self._expire)
+        self._enqueue(_Command(script, keys, arguments, size, self._patience.begin(), future))
         return future
 
     def send(self, *arguments: Any) -> None:
         """Send a command whose reply is of no interest, if connected."""
         if self.connected:
-            self._enqueue(_Command(None, (), arguments, 0, 0.0, None))
+            self._enqueue(_Command(None, (), arguments, 0, 0, None))
 
     def subscribe(self, channel: bytes) -> asyncio.Future[None]:
         """Subscribe to a channel. The future is done when Redis has confirmed it."""
@@ -152,12 +149,11 @@ class Link(ReturningLink):
         self._queued += command.size
         self._wake.set()
 
-    def _expire(self) -> None:
+    def _expire(self, now: int) -> bool:
         """Give up the calls that could not be sent in time."""
-        now = self._loop.time()
         while self._queue and self._queue[0].due <= now:
             self._give_up(self._take(), sent=False)
-        self._timer = self._loop.call_at(self._queue[0].due, self._expire) if self._queue else None
+        return bool(self._queue)
 
     def _expire_all(self) -> None:
         while self._queue:
