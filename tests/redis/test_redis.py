@@ -101,6 +101,19 @@ async def test_a_publication_without_a_reply_may_have_been_sent(redis, quick):
             await within(waiting)
 
 
+async def test_a_publication_has_its_receipt_if_the_last_member_leaves_before_it_arrives(shared, monkeypatch):
+    monkeypatch.setattr(returning, "WAIT_TIME", 60.0)
+    async with house(1, f"{shared.url}?prefix=left") as made:
+        await made.joined()
+        bus = made.servers[0].rooms._registry.bus
+        _, listener = bus._link._connections
+        listener._writer.transport.pause_reading()  # the network of this connection is slow
+        publishing = asyncio.create_task(made.room().publish("x"))
+        await until(lambda: bool(bus._rooms["a"]._waiters._futures))
+        made.memberships[0].leave()
+        assert (await within(publishing)).position.sequence == 1
+
+
 async def test_a_server_that_starts_without_redis_connects_later(redis, quick, monkeypatch):
     monkeypatch.setattr(returning, "WAIT_TIME", 0.05)
     redis.kill()

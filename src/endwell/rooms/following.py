@@ -115,6 +115,7 @@ class FollowingBus(Bus):
         if (state := self._rooms.pop(room, None)) is None:
             return
         del self._topics[self._topic(room)]
+        state.end()
         if state.task is not None:
             state.task.cancel()
         self._unsubscribe(room)

@@ -105,6 +105,10 @@ class Listening:
         self.position = position
         self._waiters.wake()
 
+    def end(self) -> None:
+        """This process listens no more: wake what waits for a publication."""
+        self._waiters.wake()
+
     def reached(self, position: Position) -> bool:
         """Whether a position is behind."""
         own = self.position
