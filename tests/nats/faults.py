@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["cut", "follower_of", "leader_of"]
+__all__ = ["crash", "cut", "follower_of", "leader_of"]
 
 
 def leader_of(buses):
@@ -18,3 +18,9 @@ def follower_of(buses):
 def cut(bus):
     """The network cuts one connection."""
     bus._link._client._transport._io_writer.transport.abort()
+
+
+def crash(bus):
+    """The process of a bus is killed, as far as the others see it."""
+    bus._ticking.cancel()
+    bus._link._task.cancel()

@@ -21,7 +21,7 @@ from tests.rooms.house import house
 from tests.rooms.two import is_up, two
 from tests.rooms.witness import Witness, Witnesses
 
-from .faults import cut, follower_of, leader_of
+from .faults import crash, cut, follower_of, leader_of
 from .server import shared_server
 
 
@@ -34,12 +34,6 @@ def shared():
 def quick(monkeypatch):
     """Short intervals: the tests wait for the events that they cause."""
     monkeypatch.setattr(following, "RETRY_INTERVAL", 0.05)
-
-
-def crash(bus):
-    """The process of a bus is killed, as far as the others see it."""
-    bus._ticking.cancel()
-    bus._link._task.cancel()
 
 
 # -- NATS ends and comes back -----------------------------------------------------------

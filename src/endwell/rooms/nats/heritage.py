@@ -91,6 +91,14 @@ class Heritage:
         elif word == "reserved":
             (self._reserved,) = values
 
+    def processes(self) -> set[str]:
+        """The processes that listen, have connections in rooms, or have reserved some."""
+        found = {*self._reserved}
+        for room in self._rooms.values():
+            found |= room.listeners
+            found |= {each.listener for entry in room.keys.values() for each in entry.connections}
+        return found
+
     def fill(self, hub: Hub, now: float) -> None:
         """Give a hub all of it."""
         hub.reserved.update(self._reserved)

@@ -170,7 +170,7 @@ class Leadership:
                 if self._sequencer is not None:
                     self._pause()
                     self._sequencer = None
-                self.rank = rank
+                self._follow(rank)
                 self._stepped_down.wake()
             if process != self._process:
                 self._cancel_timer()
@@ -179,6 +179,12 @@ class Leadership:
             self._session = session
             if session:
                 self._heard(missed)
+
+    def _follow(self, rank: Rank) -> None:
+        """Another process leads, or this one begins to."""
+        self.rank = rank
+        # If the last leader has ended while it handed over, its parts are not those of this one.
+        self._heritage = None
 
     def _contest(self, rank: Rank) -> None:
         """Another process leads, with a lower rank."""
@@ -211,7 +217,7 @@ class Leadership:
 
     def _begin(self) -> None:
         self._cancel_timer()
-        self.rank = Rank(self.rank.term + 1, self._process)
+        self._follow(Rank(self.rank.term + 1, self._process))
         self._session = ""
         self._sequencer = Sequencer(self.rank, self._limits, self._send, self._spread)
 

@@ -139,6 +139,8 @@ class Sequencer:
     def inherit(self, heritage: Heritage, now: float) -> None:
         """Begin with what another leader has left."""
         heritage.fill(self._hub, now)
+        # Those that have ended in the last seconds tell this leader nothing, and their lease ends.
+        self._processes = dict.fromkeys(heritage.processes(), now)
 
     def renew_all(self) -> None:
         """Give all rooms another epoch, because another process has numbered publications, too."""
@@ -227,7 +229,8 @@ class Sequencer:
             self._send(process, "tell", pack_word("restore"))
 
     def _restore(self, process: str) -> bytes:
-        self._processes[process] = self._now
+        self._processes.pop(process, None)
+        self._processes[process] = self._now  # the last one
         self._restoring[process] = (set(), set())
         return pack_word("done")
 

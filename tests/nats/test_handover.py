@@ -1,0 +1,84 @@
+"""A leader that stops leaves the state of all rooms to the next one, while other processes end, too."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from contextlib import asynccontextmanager
+
+import pytest
+
+from endwell.rooms.nats import NatsBus, sequencer
+from tests.pair import until, within
+from tests.rooms.witness import Witness
+
+from .faults import crash, leader_of
+from .server import shared_server
+
+
+class Listener(Witness):
+    """Notes who has left, too."""
+
+    def __init__(self):
+        super().__init__()
+        self.left = []
+
+    def came(self, room, present):
+        pass
+
+    def went(self, room, present):
+        self.left.append(present.key)
+
+
+@asynccontextmanager
+async def three():
+    """Three buses that listen to a room: the one that leads is the first."""
+    url = f"{shared_server().url}?prefix={secrets.token_hex(4)}"
+    listeners = {NatsBus(url, 1 << 20): Listener() for _ in range(3)}
+    for bus, listener in listeners.items():
+        await bus.start(listener)
+        listener.positions["a"] = await bus.listen("a")
+    leader = leader_of(listeners)
+    yield [leader, *(bus for bus in listeners if bus is not leader)], listeners
+    for bus in listeners:
+        await bus.stop()
+
+
+async def publish(bus):
+    return await within(bus.publish("a", "x", None, "skip", None))
+
+
+async def test_what_a_process_had_that_ends_before_a_hand_over_goes_with_its_lease(monkeypatch):
+    async with three() as ((leader, dead, heir), listeners):
+        dead.enter("a", 1, "ada", {}, 0.1)
+        assert await dead.reserve(0, 5, 5) == (5, 5)
+        await until(lambda: leader._leadership._sequencer._hub.has("a", "ada"))
+        crash(dead)
+        await leader.stop()
+        assert [each.key for each in await heir.presence("a")] == ["ada"]
+        assert await heir.reserve(0, 1, 5) == (0, 5)
+        monkeypatch.setattr(sequencer, "LEASE_TIME", 1.0)
+        await until(lambda: listeners[heir].left == ["ada"])
+        assert await heir.presence("a") == []
+        assert await heir.reserve(0, 1, 5) == (1, 1)
+        _, workers = await publish(heir)
+        assert workers == 1
+
+
+async def test_a_hand_over_that_was_cut_off_does_not_spoil_the_next_one(monkeypatch):
+    async with three() as ((leader, other, heir), listeners):
+        position, _ = await publish(leader)
+        # The leader is killed after it has sent a part.
+        _, parts = leader._leadership._sequencer.leave_all(0.0, 1 << 20)
+        leader._leadership._send(heir._process, "heritage", parts[0])
+        await until(lambda: heir._leadership._heritage is not None)
+        crash(leader)
+        other._leadership._claim()
+        await until(lambda: bool(other._leadership._serves) and heir._leadership.leader is not None)
+        await until(lambda: all(listeners[bus].gaps == [("a", None)] for bus in (other, heir)))
+        await publish(other)
+        await other.stop()
+        await publish(heir)
+        # Nothing more is lost.
+        assert listeners[heir].gaps == [("a", None)]
+        assert heir._leadership._serves
