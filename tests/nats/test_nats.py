@@ -87,6 +87,25 @@ async def test_a_publication_without_an_answer_may_have_been_sent(nats, quick):
             await within(waiting)
 
 
+async def test_a_call_whose_caller_has_given_up_is_not_sent_later(nats, quick):
+    async with two(nats.url) as pair:
+        leader, follower = leader_of(pair.buses), follower_of(pair.buses)
+        room = pair.rooms[pair.buses.index(follower)]
+        await room.publish("before")
+        crash(leader)
+        await until(lambda: not leader.is_connected)
+        given_up = asyncio.create_task(room.publish("given up")), asyncio.create_task(follower.listen("new"))
+        await until(lambda: len(follower._asks._asks) >= 2)
+        for each in given_up:
+            each.cancel()
+        follower.ignore("new")
+        assert (await within(room.publish("after"))).position.sequence == 1
+        numbers = follower._leadership._sequencer._hub
+        assert "new" not in numbers._rooms
+        await until(lambda: "after" in pair.got[pair.buses.index(follower)])
+        assert "given up" not in pair.got[pair.buses.index(follower)]
+
+
 async def test_a_server_that_starts_without_nats_connects_later(nats, monkeypatch):
     monkeypatch.setattr(returning, "WAIT_TIME", 0.05)
     nats.kill()

@@ -95,7 +95,7 @@ class Asks:
         answer: asyncio.Future[Any] = self._loop.create_future()
 
         def answered(future: asyncio.Future[Frames]) -> None:
-            if answer.done():
+            if answer.done() or future.cancelled():
                 return
             if (error := future.exception()) is not None:
                 answer.set_exception(error)
@@ -103,7 +103,9 @@ class Asks:
             else:
                 answer.set_result(unpack_word(future.result()[0]))
 
-        self.send(pack_word(word, *values), repeats=repeats, waits=repeats).add_done_callback(answered)
+        asked = self.send(pack_word(word, *values), repeats=repeats, waits=repeats)
+        asked.add_done_callback(answered)
+        answer.add_done_callback(lambda _: asked.cancel())  # without effect, unless the caller was cancelled
         return answer
 
     def tell(self, word: str) -> None:
@@ -119,6 +121,10 @@ class Asks:
     # -- on their way ------------------------------------------------------------------
 
     def _try(self, number: int, ask: _Ask) -> None:
+        if ask.future.cancelled():
+            # Its caller has given up, and may publish again.
+            self._end(number, [])
+            return
         leader = self._leadership.leader
         if leader is None or not self._link.connected:
             if not ask.waits:
