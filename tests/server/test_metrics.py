@@ -410,13 +410,48 @@ async def test_one_page_has_all_workers_also_those_that_were_killed(tmp_path):
     assert status == 0
 
 
-#: The supervisor was started before an update, and shares no counts with its workers.
+OWN_PORT = """server.metrics_page(port=PORT)
+
+if __name__"""
+
+
+async def test_a_worker_that_is_stopped_takes_no_request_for_the_page_on_its_own_port(tmp_path):
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    program = write(tmp_path, **{"if __name__": OWN_PORT.replace("PORT", str(port))})
+    with running(program) as program:
+        clients = await connect_to_both_workers(program)
+        stopped = next(iter(clients))
+        opened = value(values((await asyncio.to_thread(get, port))[1]), ACCEPTED)
+        os.kill(stopped, signal.SIGSTOP)
+        try:
+            # If each worker had a queue of its own, all would find that of the other one with a probability of 2^-40.
+            for _ in range(40):
+                _, text = await asyncio.to_thread(get, port)
+                assert value(values(text), ACCEPTED) == opened
+        finally:
+            os.kill(stopped, signal.SIGCONT)
+        # New workers have the page, too.
+        program.send(signal.SIGHUP)
+        for client in clients.values():
+            await within(client.closed)
+        for _ in range(10):
+            _, text = await asyncio.to_thread(get, port)
+        assert value(values(text), "endwell_endings_total", cause="server_drained") == 2
+        program.send(signal.SIGTERM)
+        status, _ = await asyncio.to_thread(program.finish, None)
+    assert status == 0
+    with pytest.raises(OSError, match="refused"):
+        await asyncio.to_thread(get, port)
+
+
+#: The supervisor was started before an update: it shares no counts with its workers, and does not have the page.
 OLD_SUPERVISOR = """
 if "ENDWELL_WORKER" in os.environ:
     import json
     config = json.loads(os.environ["ENDWELL_WORKER"])
     os.environ["ENDWELL_WORKER"] = json.dumps({**config, "counts": -1})
-server.metrics_page(port=PORT)
+    server.metrics_page(port=PORT)
 
 if __name__"""
 

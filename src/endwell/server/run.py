@@ -10,7 +10,7 @@ import signal
 import ssl as tls
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager, suppress
 from functools import partial
@@ -32,7 +32,7 @@ from .process.control import OVERTIME, ProcessControl
 from .process.options import STARTUP_FAILED, ProcessOptions
 from .process.requests import RequestCount
 from .process.signals import hand_back, ignore, is_free
-from .process.supervisor import Supervisor
+from .process.supervisor import Page, Supervisor
 from .process.watchdog import Watchdog
 from .process.worker import WorkerConfig, find_config
 
@@ -82,8 +82,7 @@ def run(  # size: a third of it is documentation
             "Jupyter): use 'async with server.serving(host, port): ...' here"
         )
     config = find_config()
-    # Workers share the ports of pages.
-    server._open_page = partial(_listening_on, shared=config is not None)
+    server._open_page = partial(_open_page, config)
     if config is not None:
         channel, socks, loads, bus = config.open()
         if bus is not None:
@@ -98,8 +97,8 @@ def run(  # size: a third of it is documentation
         _run(server, server._serve_on(lambda: socks, ssl, should_defer=loads.should_defer), control)
         return
     if options.workers is not None:
-        _check_pages(server)
-        supervise(listen, options, limits_of(server.rooms))
+        pages = [(host, port) for _, host, port in server._pages]
+        supervise(listen, options, limits_of(server.rooms), pages)
         return
     passed = _passed(listen, options)
     control = ProcessControl(options.drain.replace(listen=False) if passed else options.drain)
@@ -111,14 +110,12 @@ def run(  # size: a third of it is documentation
     )
 
 
-def _check_pages(server: Server) -> None:
-    """Raise SystemExit if a port of a page is in use.
-
-    The workers share it with SO_REUSEPORT, so each of them could also share it with another program.
-    """
-    for _, host, port in server._pages:
-        for sock in _listening_on(host, port):
-            sock.close()
+def _open_page(config: WorkerConfig | None, host: str, port: int) -> list[_socket.socket]:
+    """The listening sockets of a page that has its own port."""
+    if config is None:
+        return _listening_on(host, port)
+    # The supervisor does not have a page that is new in the code, or it was started before an update.
+    return config.page_sockets(host, port) or _listening_on(host, port, shared=True)
 
 
 def _listening_on(host: str, port: int, *, shared: bool = False) -> list[_socket.socket]:
@@ -131,18 +128,26 @@ def _use_counts(server: Server, config: WorkerConfig) -> None:
         use_table(server._metering, Table(config.counts, config.load))
 
 
-def supervise(listen: Listen, options: ProcessOptions, limits: RoomLimits | None = None) -> None:
+def supervise(
+    listen: Listen,
+    options: ProcessOptions,
+    limits: RoomLimits | None = None,
+    pages: Iterable[tuple[str, int]] = (),
+) -> None:
     """Run the workers until SIGINT or SIGTERM. Blocks. Each of them runs this program again.
 
     ``limits`` are those of their rooms, whose numbers and histories are here. Default: those of :class:`Rooms`.
+    ``pages`` are the hosts and ports of pages that have their own port. Workers accept from one queue there, too: one
+    that is stopped or blocked takes no connection that another one could answer.
 
     Raises:
         NotImplementedError: The system is Windows.
     """
     check_system()
+    opened: list[Page] = [(host, port, _listening_on(host, port)) for host, port in pages]
     passed = _passed(listen, options)
     supervisor = Supervisor(options, limits or RoomLimits())
-    supervisor.run(passed or _listening(listen), passed=bool(passed))
+    supervisor.run(passed or _listening(listen), opened, passed=bool(passed))
 
 
 def _passed(listen: Listen, options: ProcessOptions) -> list[_socket.socket]:

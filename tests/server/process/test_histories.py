@@ -19,7 +19,7 @@ class Started(Exception):
 def supervisors(monkeypatch):
     made = []
 
-    def run(supervisor, socks, *, passed):
+    def run(supervisor, socks, pages, *, passed):
         for sock in socks:
             sock.close()
         made.append(supervisor)

@@ -17,6 +17,7 @@ import threading
 from collections.abc import Callable
 from contextlib import closing, nullcontext
 from math import inf
+from typing import TypeAlias
 
 from ...aio.bind import format_address, unlink
 from ...aio.syscalls import monotonic
@@ -36,9 +37,12 @@ from .reload import Watcher
 from .signals import Signals
 from .worker import WorkerConfig, command
 
-__all__ = ["Supervisor"]
+__all__ = ["Page", "Supervisor"]
 
 logger = logging.getLogger("endwell.server")
+
+#: A page that has its own port: host, port, and the listening sockets.
+Page: TypeAlias = tuple[str, int, list[_socket.socket]]
 
 #: Seconds that a worker has to exit in addition to the time limit that it reported when it was ready.
 OVERTIME = 1.0
@@ -79,6 +83,7 @@ class Supervisor:
         self._counts = Table(self._counts_file, 0)
         self._broker = Broker(limits.max_history, limits.max_known_rooms)
         self._socks: list[_socket.socket] = []
+        self._pages: list[Page] = []
         self._passed = False
         self._workers: list[Worker] = []
         #: The generation of the workers that serve. The workers that a restart starts have the next one.
@@ -100,18 +105,19 @@ class Supervisor:
         #: The links that the poller watches until they are writable, too.
         self._writing: set[Link] = set()
 
-    def run(self, socks: list[_socket.socket], *, passed: bool) -> None:
+    def run(self, socks: list[_socket.socket], pages: list[Page], *, passed: bool) -> None:
         """Run the workers until a signal stops them; blocks.
 
         Args:
             socks: The listening sockets.
+            pages: Those of the pages that have their own port.
             passed: Whether systemd passed them.
 
         Raises:
             SystemExit: A worker exited before all workers were ready. The status is 3 if the application could not
                 start.
         """
-        self._socks, self._passed = socks, passed
+        self._socks, self._pages, self._passed = socks, pages, passed
         try:
             watching = closing(Watcher(self._reload)) if self._reload else nullcontext()
             with watching as watcher, closing(self._poller), self._signals:
@@ -129,6 +135,7 @@ class Supervisor:
                 unlink(socks)
             for sock in socks:
                 sock.close()
+            self._close_pages()
             self._loads.close()
             os.close(self._counts_file)
         if self._status:
@@ -313,6 +320,7 @@ class Supervisor:
             counts=self._counts_file,
             sockets=[sock.fileno() for sock in self._socks],
             reserves=True,
+            pages=[(host, port, [sock.fileno() for sock in socks]) for host, port, socks in self._pages],
         )
 
     def _advance(self) -> None:
@@ -390,6 +398,11 @@ class Supervisor:
         self._drain("restart", lambda worker: worker.generation == old)
         systemd.notify("READY=1", "STATUS=")
 
+    def _close_pages(self) -> None:
+        for _, _, socks in self._pages:
+            for sock in socks:
+                sock.close()
+
     def _drain(self, word: str, chosen: Callable[[Worker], bool]) -> None:
         for worker in self._workers:
             if not worker.leaving and chosen(worker):
@@ -405,6 +418,7 @@ class Supervisor:
             # If the workers stop listening, another process can bind the port.
             if sock.family != socket.AF_UNIX:
                 sock.close()
+        self._close_pages()
         if at_once:
             for worker in self._workers:
                 worker.request_exit("now", IMMEDIATE_EXIT_TIME)

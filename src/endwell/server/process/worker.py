@@ -11,7 +11,7 @@ import json
 import os
 import socket
 import sys
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 
 from ...rooms.bus import Bus
 from ...rooms.supervised import SupervisorBus
@@ -47,11 +47,14 @@ class WorkerConfig:
     counts: int = -1
     #: Whether the supervisor counts connections. One that was started before an update does not.
     reserves: bool = False
+    #: The pages that have their own port: host, port, and the file descriptors of the listening sockets. Likewise.
+    pages: list[tuple[str, int, list[int]]] = field(default_factory=list)
 
     @property
     def descriptors(self) -> tuple[int, ...]:
         """All file descriptors."""
-        own = self.channel, self.loads, *self.sockets
+        pages = [number for _, _, numbers in self.pages for number in numbers]
+        own = self.channel, self.loads, *self.sockets, *pages
         return *own, *(number for number in (self.bus, self.counts) if number >= 0)
 
     def environment(self) -> dict[str, str]:
@@ -72,6 +75,11 @@ class WorkerConfig:
             None if self.bus < 0 else SupervisorBus(socket.socket(fileno=self.bus), can_reserve=self.reserves)
         )
         return Channel(socket.socket(fileno=self.channel)), socks, LoadTable(self.loads, self.load), bus
+
+    def page_sockets(self, host: str, port: int) -> list[_socket.socket]:
+        """The sockets of a page that has its own port; none if the supervisor does not have this page."""
+        found = [numbers for *address, numbers in self.pages if address == [host, port]]
+        return [_socket.socket(fileno=number) for numbers in found for number in numbers]
 
 
 def is_worker() -> bool:
