@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from datetime import UTC, datetime
+from types import SimpleNamespace
 
 import pytest
 
 import endwell
 import endwell.sync
 from endwell import Accept, Cause, Close, Response, RetryPolicy, StopReason, Token
+from endwell.aio import authorization
+from endwell.aio.syscalls import monotonic
 from endwell.aio.websocket import begin_close
 from endwell.client import renewing
 from tests.pair import nothing_left_behind, until, within
@@ -21,9 +23,18 @@ from tests.served import QUICK, SLOW, refusal, serving
 EXPIRED = Close(3000, "authorization expired: fetch a new token; retry 0-1s")
 
 
+def now():
+    """A wall clock that goes with the clock of the loop, which may be virtual."""
+    return 1e9 + monotonic()
+
+
+@pytest.fixture(autouse=True)
+def wall_clock(monkeypatch):
+    monkeypatch.setattr(authorization, "time", SimpleNamespace(time=now))
+
+
 def at(seconds):
-    # Not datetime.now(UTC), which loses parts of a microsecond.
-    return datetime.fromtimestamp(time.time() + seconds, UTC)
+    return datetime.fromtimestamp(now() + seconds, UTC)
 
 
 class Tokens:
@@ -323,7 +334,6 @@ async def test_an_unchanged_token_is_not_sent_again():
 
     async def token():
         calls.append(asyncio.get_running_loop().time())
-        # The clock of the loop is virtual, the wall clock is not.
         rest = 40 - (calls[-1] - calls[0])
         return Token("secret-1", until=at(rest)) if len(calls) < 4 else Token("secret-2", until=at(40))
 

@@ -49,7 +49,7 @@ async def listening(url):
     for bus, witness in zip(buses, witnesses, strict=True):
         await bus.start(witness)
         for room in ROOMS:
-            witness.positions[room] = await bus.listen(room)
+            witness.positions[room] = await available(lambda bus=bus, room=room: bus.listen(room))
     yield buses, witnesses
     for bus in buses:
         await bus.stop()
@@ -58,11 +58,15 @@ async def listening(url):
 async def publish(bus, message, rooms=ROOMS):
     """Publish in some rooms, each until there is a receipt."""
     for room in rooms:
-        async with asyncio.timeout(BOUND):
-            while True:
-                with suppress(BusUnavailable):
-                    await bus.publish(room, message, KEPT, "skip", None)
-                    break
+        await available(lambda room=room: bus.publish(room, message, KEPT, "skip", None))
+
+
+async def available(call):
+    """The result of ``call()``, as soon as the bus is available: a busy machine connects slowly."""
+    async with asyncio.timeout(BOUND):
+        while True:
+            with suppress(BusUnavailable):
+                return await call()
 
 
 def link_of(bus, room):
