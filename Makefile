@@ -69,11 +69,12 @@ test: .venv/built
 test-all: .venv/built
 	@$(AT_ONCE) $(GROUPS:%=compiled-%) $(GROUPS:%=plain-%)
 
-# What .ci/run runs after `make check` and `make test`, all at once, the longest first. Of the compiled build this is
-# the rest: what `make test` has not run.
+# What .ci/run runs after `make check` and `make test`: JOBS parts at once, the longest first. Of the compiled build it
+# is the rest: what `make test` has not run.
 test-ci: .venv/built .venv/checkers
-	@$(AT_ONCE) $(BROWSER_GROUPS:%=browser-%) buses-asyncio buses-uvloop instructions conformance-quick \
-	$(GROUPS:%=plain-%) $(REST_GROUPS:%=rest-%) test-deploy test-network interop-legacy site
+	@$(AT_ONCE) buses-asyncio buses-uvloop $(CONTRACT_GROUPS:%=plain-%) $(BROWSER_GROUPS:%=browser-%) instructions \
+	conformance-quick $(REST_GROUPS:%=rest-%) $(addprefix plain-,$(filter-out $(CONTRACT_GROUPS),$(GROUPS))) \
+	test-deploy test-network interop-legacy site
 
 .PHONY: $(QUICK) $(GROUPS:%=once-%) $(GROUPS:%=compiled-%) $(GROUPS:%=plain-%) $(REST_GROUPS:%=rest-%)
 %-core: TESTS = $(CORE_TESTS)
