@@ -139,6 +139,7 @@ BY_NOBODY = {
     "the drain report of %s is of another version: %r",
     "telling the other processes that this one is alive failed",
     "the supervisor has exited: this worker drains",
+    "the supervisor has not answered for %g s",
     "this machine slept for %.1f s",
     "two processes have numbered the publications of rooms: all rooms have a new epoch",
     "workers exited: %d; %s",

@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import socket
+from collections import deque
 from itertools import count
 from typing import Any
 
 from ..aio.broadcast import Slow
 from ..errors import BusUnavailable, RoomLimit
+from . import returning
 from .bus import Bus, Receiver
 from .frames import load, pack_publish, pack_word
 from .history import History, Page
 from .hub import Info, Present
 from .incoming import Incoming
+from .patience import PARTS, Patience
 from .position import Message, Position, Publication
 
 __all__ = ["SupervisorBus"]
+
+logger = logging.getLogger("endwell.rooms")
 
 
 class SupervisorBus(Bus, asyncio.Protocol):
@@ -39,16 +45,22 @@ class SupervisorBus(Bus, asyncio.Protocol):
         #: None until it is connected.
         self._transport: Any = None
         self._ended = False
+        #: Whether it has not answered a call in time, and nothing has come since then; and how often that was so.
+        self._silent = False
+        self._silences = 0
+        self._patience = Patience(self._expire)
+        #: The number of the next call, at the end of each part of the time for which calls wait.
+        self._marks: deque[int] = deque()
 
     @property
     def is_connected(self) -> bool:
         """See :attr:`Bus.is_connected`."""
-        return not self._ended
+        return not (self._ended or self._silent)
 
     @property
     def disconnections(self) -> int:
         """See :attr:`Bus.disconnections`. A supervisor that has exited does not come back."""
-        return int(self._ended)
+        return self._silences + self._ended
 
     async def start(self, receiver: Receiver) -> None:
         """See :meth:`Bus.start`."""
@@ -64,6 +76,7 @@ class SupervisorBus(Bus, asyncio.Protocol):
 
     async def stop(self) -> None:
         """See :meth:`Bus.stop`."""
+        self._patience.stop()
         if self._transport is not None:  # otherwise, start() was cancelled
             self._flush()
             self._transport.close()
@@ -74,7 +87,11 @@ class SupervisorBus(Bus, asyncio.Protocol):
         """See :meth:`Bus.listen`."""
         number, answer = self._call()
         self._send(pack_word("listen", number, room))
-        position: Position = await answer
+        try:
+            position: Position = await answer
+        except BusUnavailable:
+            self.ignore(room)
+            raise
         return position
 
     def ignore(self, room: str) -> None:
@@ -93,6 +110,9 @@ class SupervisorBus(Bus, asyncio.Protocol):
         frame = pack_publish(number, room, message, history, slow)
         answer: asyncio.Future[tuple[Position, int]] = self._loop.create_future()
         alone = not self._publishing and not self._queue
+        if not alone:
+            self._check_size()
+        self._patience.begin()
         self._publishing[number] = answer, room, message, slow, call
         if alone:
             # Waiting for more would take another turn of the loop.
@@ -141,8 +161,13 @@ class SupervisorBus(Bus, asyncio.Protocol):
         if self._ended:
             raise BusUnavailable("the supervisor has exited; nothing was sent")
 
+    def _check_size(self) -> None:
+        if (size := self._transport.get_write_buffer_size()) > returning.MAX_QUEUE:
+            raise BusUnavailable(f"{size} bytes wait for the supervisor already; nothing was sent")
+
     def _call(self) -> tuple[int, asyncio.Future[Any]]:
         self._check()
+        self._patience.begin()
         number = next(self._numbers)
         answer = self._calls[number] = self._loop.create_future()
         return number, answer
@@ -158,10 +183,38 @@ class SupervisorBus(Bus, asyncio.Protocol):
             self._transport.write(b"".join(self._queue))
         self._queue.clear()
 
+    def _expire(self, now: int) -> bool:
+        """Give up the calls that have waited too long."""
+        self._marks.append(next(self._numbers))
+        if len(self._marks) >= PARTS:
+            self._give_up(self._marks.popleft())
+        if not (self._calls or self._publishing):
+            self._marks.clear()
+            return False
+        return True
+
+    def _give_up(self, before: int) -> None:
+        text = f"the supervisor has not answered for {returning.WAIT_TIME:g} s"
+        late = [self._calls.pop(number) for number in [*self._calls] if number < before]
+        failed = [(answer, "nothing was sent") for answer in late]
+        for number, (answer, *_) in self._publishing.items():
+            if number >= before:
+                break
+            # It stays here: the members get it when the answer comes.
+            failed.append((answer, "the message may have been sent"))
+        for answer, what in failed:
+            if not answer.done():
+                answer.set_exception(BusUnavailable(f"{text}; {what}"))
+                if not self._silent:
+                    self._silent = True
+                    self._silences += 1
+                    logger.warning("the supervisor has not answered for %g s", returning.WAIT_TIME)
+
     # -- the way in ----------------------------------------------------------------
 
     def data_received(self, data: bytes) -> None:
         """See :meth:`asyncio.Protocol.data_received`."""
+        self._silent = False
         self._incoming.feed(data)
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -184,7 +237,8 @@ class SupervisorBus(Bus, asyncio.Protocol):
             # Otherwise, this process has ended `listen` while it read what was missed.
         elif word == "listening":
             number, room, epoch, sequence = values
-            if not (answer := self._calls.pop(number)).done():
+            # Otherwise, the caller has given up, and `ignore` is on its way.
+            if (answer := self._calls.pop(number, None)) is not None and not answer.done():
                 self._delivered[room] = epoch, sequence, "skip"
                 answer.set_result(Position(epoch, sequence))
         elif word == "behind":
