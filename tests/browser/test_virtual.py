@@ -216,3 +216,53 @@ def test_no_limit_and_a_long_one_close_nothing(value: str):
 def test_close_ends_the_wait_for_messages():
     program = "ws.close(); world.socket().end(1000); await world.pass(100); return endings;"
     assert told(STALE + program) == [[0, "app_closed", 1000, "", None]]
+
+
+@pytest.mark.parametrize("url", ['"ws://a/"', "() => new Promise(() => {})"])
+def test_close_before_the_connection_is_open_is_final_whatever_codes_say(url: str):
+    assert told(
+        NOTED
+        + f"""
+        const ws = new ReconnectingWebSocket({url}, {{ codes: {{ 1006: "now" }}, openTimeout: 5, closeTimeout: 1 }});
+        note(ws);
+        ws.close();
+        await world.pass(100);
+        return [ws.state.phase, ws.state.reason, ws.readyState, noted.length];
+        """
+    ) == ["stopped", "done", 3, 2]
+
+
+def test_an_undefined_option_has_its_default_and_a_time_may_be_infinite():
+    assert told(
+        """
+        const never = Infinity;
+        const options = { base: undefined, maxDelay: null, openTimeout: never, pingInterval: never, protocols: "chat" };
+        const ws = new ReconnectingWebSocket("ws://a/", options);
+        const waits = [];
+        ws.onending = ({ wait }) => waits.push(wait);
+        await world.pass(3600);
+        world.socket().end();
+        await world.pass(4.9);
+        const before = world.sockets.length;
+        await world.pass(0.2);
+        return [waits, before, world.sockets.length];
+        """
+    ) == [[5], 1, 2]
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [("base", "NaN"), ("staleAfter", "-1"), ("maxRetries", "NaN"), ("openTimeout", "five")],
+)
+def test_a_number_that_is_none_is_named(option: str, value: str):
+    text = told(
+        f"""
+        try {{
+          const five = "five";
+          new ReconnectingWebSocket("ws://a/", {{ {option}: {value} }});
+        }} catch (error) {{
+          return `${{error}} ${{world.sockets.length}}`;
+        }}
+        """
+    )
+    assert text == f"RangeError: {option} cannot be {value} 0"

@@ -228,7 +228,7 @@ export declare class ReconnectingWebSocket extends ReconnectingWebSocket_base {
     onstate: ((event: StateEvent) => void) | null;
     /**
      * Connects immediately. Throws what WebSocket's constructor throws, and RangeError for `codes` that no
-     * ending can have.
+     * ending can have, and for a number that is negative or NaN. An undefined option has its default.
      * @param {Source | Source[]} url an address, or a function that returns one or a promise of one; it is
      * called for each connection, and an exception is a failed handshake. Of a list, each attempt after a
      * failure or a short connection takes the next item, and the first one follows a stable connection

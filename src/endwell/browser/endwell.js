@@ -121,8 +121,9 @@ export function decide(policy, history, { cause, code, reason, ok }, now, jitter
   const { base, maxAdvised } = policy;
   const theirs = cause === "peer_closed";
   const ours = cause === "app_closed";
-  // A failed opening handshake has the code 1006, too, but `codes` only applies to connections that were open.
-  const own = theirs || ours || (code === 1006 && cause !== "handshake_failed");
+  // An opening handshake that failed, or that close() has ended, has the code 1006, too, but `codes` only applies to
+  // connections that were open.
+  const own = code === 1006 ? !ours && cause !== "handshake_failed" : theirs || ours;
   const retry = (own && policy.codes[code]) || (theirs ? retryOf(code) : CAUSES[cause][1]);
   if (retry === "never") return ok || ours ? "done" : "refused";
   if (history.tries > policy.maxRetries) return "retries";
@@ -142,8 +143,9 @@ export function decide(policy, history, { cause, code, reason, ok }, now, jitter
 
 const clock = () => performance.now() / 1000;
 
+// A timer takes at most 2 ** 31 ms, and would run at once after more.
 /** @type {(callback: () => void, seconds: number) => number} */
-const after = (callback, seconds) => setTimeout(callback, seconds * 1000);
+const after = (callback, seconds) => setTimeout(callback, Math.min(seconds, 2e6) * 1000);
 
 /** @type {(callback: (late: boolean) => void, seconds: number) => number} `late`: whether the timer ran late */
 const afterOrLate = (callback, seconds) => {
@@ -245,7 +247,7 @@ export class ReconnectingWebSocket extends /** @type {new () => Typed & EventTar
 
   /**
    * Connects immediately. Throws what WebSocket's constructor throws, and RangeError for `codes` that no
-   * ending can have.
+   * ending can have, and for a number that is negative or NaN. An undefined option has its default.
    * @param {Source | Source[]} url an address, or a function that returns one or a promise of one; it is
    * called for each connection, and an exception is a failed handshake. Of a list, each attempt after a
    * failure or a short connection takes the next item, and the first one follows a stable connection
@@ -254,7 +256,12 @@ export class ReconnectingWebSocket extends /** @type {new () => Typed & EventTar
   constructor(url, options = {}) {
     super();
     this.#sources = [url].flat();
-    this.#options = { ...DEFAULTS, ...options };
+    /** @type {any} */
+    const given = (this.#options = { ...DEFAULTS, ...options });
+    for (const [name, value] of Object.entries(DEFAULTS)) {
+      given[name] ??= value;
+      if (typeof value === "number" && !(given[name] >= 0)) throw new RangeError(`${name} cannot be ${given[name]}`);
+    }
     // The next connection has a new token, so 3000 (unauthorized) is not final.
     if (options.token) this.#options.codes = { 3000: "later", ...options.codes };
     for (const row of Object.entries(this.#options.codes))
@@ -591,8 +598,8 @@ export class ReconnectingWebSocket extends /** @type {new () => Typed & EventTar
   #checkStale(late = false) {
     const rest = this.#lastMessage + (this.#options.staleAfter || Infinity) - clock();
     if (this.#closeSent) return;
-    // After a late timer, messages may still wait in the event loop. A timer takes at most 2 ** 31 ms.
-    const seconds = Math.min(late ? Math.max(1, rest) : rest, 2e6);
+    // After a late timer, messages may still wait in the event loop.
+    const seconds = late ? Math.max(1, rest) : rest;
     if (seconds > 0) this.#staleTimer = afterOrLate((late) => this.#checkStale(late), seconds);
     else {
       this.#close(TIMEOUT, "no message");
@@ -605,8 +612,7 @@ export class ReconnectingWebSocket extends /** @type {new () => Typed & EventTar
   #scheduleRenewal() {
     const seconds = (Number(this.#token?.until) - Date.now()) / 1000;
     clearTimeout(this.#renewalTimer);
-    // A timer takes at most 2 ** 31 ms.
-    if (seconds > 0) this.#renewalTimer = after(() => this.#renew(), Math.min(Math.max(1, seconds * SHARE), 2e6));
+    if (seconds > 0) this.#renewalTimer = after(() => this.#renew(), Math.max(1, seconds * SHARE));
   }
 
   async #renew() {
