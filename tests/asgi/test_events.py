@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from endwell import Cause, Close
+import endwell
+from endwell import Close
 from endwell.asgi import ClientDisconnected
 from tests.pair import until, within
 from tests.raw import RawPeer
@@ -493,20 +494,45 @@ async def test_the_applications_subprotocol_replaces_that_of_the_options():
     ]
 
 
-@pytest.mark.parametrize("host", [mounted, serving], ids=["endwell", "uvicorn"])
-async def test_an_application_ends_its_connection_with_the_token(host):
-    async def script(scope, receive, send):
+@pytest.mark.parametrize("host", ["uvicorn", "endwell"])
+async def test_an_authorization_that_the_application_limits_ends_with_3000(host, transport):
+    got = []
+
+    async def app(scope, receive, send):
         await receive()
         await send(ACCEPT)
-        ws = scope["extensions"]["endwell"]["websocket"]()
-        ws.authorize(until=datetime.now(UTC), subject="ada")
-        assert (await receive())["code"] == 3000
-        assert scope["extensions"]["endwell"]["ending"]().cause is Cause.AUTH_EXPIRED
+        extension = scope["extensions"]["endwell"]
+        extension["websocket"]().authorize(until=datetime.now(UTC) + timedelta(seconds=0.1), subject="ada")
+        await send({"type": "websocket.send", "text": "in"})
+        got.append(await receive())
+        got.append(extension["ending"]().cause)
 
-    app = Recorder(script)
-    async with host(app) as served:
-        with await served.connect() as peer:
-            seen = await peer.read_to_the_end(answer=True)
-        await app.done.wait()
-    assert app.raised is None
-    assert seen.close.code == 3000
+    served = mounted(app, transport) if host == "endwell" else serving(app, protocol(), transport)
+    async with served as server:
+        url = f"{'ws' if transport.client is None else 'wss'}://127.0.0.1:{server.port}/"
+        async with endwell.connect(url, ssl=transport.client) as ws:
+            assert await within(ws.recv()) == "in"
+            received = (await within(ws.closed)).received
+        await until(lambda: len(got) == 2)
+    reason = "authorization expired: fetch a new token; retry 0-1s"
+    assert received == Close(3000, reason)
+    assert got == [
+        {"type": "websocket.disconnect", "code": 3000, "reason": reason},
+        endwell.Cause.AUTH_EXPIRED,
+    ]
+
+
+async def test_a_revocation_closes_the_connections_of_a_mounted_application(transport):
+    async def app(scope, receive, send):
+        await receive()
+        await send(ACCEPT)
+        scope["extensions"]["endwell"]["websocket"]().authorize(subject="ada")
+        await send({"type": "websocket.send", "text": "in"})
+        assert (await receive())["code"] == 3003
+
+    async with mounted(app, transport) as served:
+        url = f"{'ws' if transport.client is None else 'wss'}://127.0.0.1:{served.port}/"
+        async with endwell.connect(url, ssl=transport.client) as ws:
+            assert await within(ws.recv()) == "in"
+            assert await served.server.revoke("ada") == 1
+            assert (await within(ws.closed)).received == Close(3003, "authorization revoked")

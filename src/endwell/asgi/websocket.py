@@ -129,7 +129,7 @@ class WebSocketCall:
         return None if request is None else request.bearer
 
     def websocket(self) -> WebSocket | None:
-        """The connection, for :class:`endwell.rooms.Room`; None before it is accepted."""
+        """The connection, for :class:`endwell.rooms.Room` and for ``authorize()``; None before it is accepted."""
         return self.ws
 
     def on_close(self, callback: Callable[[Ending], object]) -> None:
