@@ -55,6 +55,28 @@ async def test_a_fraction_is_closed_idle_connections_first(face, transport):
             await ws.close()
 
 
+async def test_connections_that_are_closing_already_are_not_counted(face, transport):
+    server = echo_server(face)
+    async with server.serving(ssl=transport.server):
+        with (
+            await RawPeer.connect(server.port, transport.client) as one,
+            await RawPeer.connect(server.port, transport.client) as two,
+        ):
+            for ws in list(server.connections):
+                ws.authorize(subject="ada")
+            assert await server.revoke("ada") == 2
+            for peer in (one, two):  # which do not answer
+                await peer.read_close()
+            clients = await connections(server, transport, 2)
+            await clients[1].send("busy")
+            assert await within(clients[1].recv()) == "busy"
+            assert len(server.connections) == 4
+            assert await within(server.shed(0.5, over=0)) == 1
+            assert (await within(clients[0].closed)).received == CLOSE
+            assert clients[1].is_open
+            await clients[1].close()
+
+
 async def test_the_handler_is_told_the_cause(face):
     server, told = echo_server(face), []
     server.on_close(lambda ws, ending: told.append((ending.cause, ending.sent, ending.clean)))

@@ -46,12 +46,12 @@ def check_shed(fraction: float, over: float) -> None:
 
 
 class ShedRun:
-    """Closes ``fraction`` of ``connections`` within ``over`` seconds, idle ones first."""
+    """Closes ``fraction`` of the open ``connections`` within ``over`` seconds, idle ones first."""
 
     def __init__(self, connections: Collection[WebSocket], fraction: float, over: float) -> None:
+        idle_first = sorted((ws for ws in connections if ws.is_open), key=last_message_at)
         # Rounded at random, so that many workers with one connection each close the right share together.
-        count = floor(fraction * len(connections) + random.random())  # noqa: S311  (not a secret)
-        idle_first = sorted(connections, key=last_message_at)
+        count = floor(fraction * len(idle_first) + random.random())  # noqa: S311  (not a secret)
         self._chosen = set(idle_first[:count])
         self._closings = Closings(BUSY_TIME, self._send_close)
         self._closed = 0
@@ -60,7 +60,7 @@ class ShedRun:
             moment = over * (index + random.random()) / count  # noqa: S311  (not a secret)
             self._closings.schedule(moment, ws)
             ws.on_close(partial(self._ended, ws))
-        logger.info("shed: %d of %s will close", count, counted(len(connections), "connection"))
+        logger.info("shed: %d of %s will close", count, counted(len(idle_first), "connection"))
 
     async def run(self) -> int:
         """Close them; returns how many were closed, when all of them have ended."""
