@@ -641,6 +641,9 @@ def test_the_proxy_of_the_environment(uri, variables, proxy, environ):
     ("host", "exceptions", "excepted"),
     [
         ("a.example", "*", True),
+        ("b\u00fccher.example", "B\u00fccher.example", True),
+        ("a.b\u00fccher.example", ".b\u00fccher.example:80", True),
+        ("a.example", "\u00df\u200d.example a..\u00fc", False),
         ("a.example", "a.example", True),
         ("a.example", "x, A.Example", True),
         ("a.example", "example", True),

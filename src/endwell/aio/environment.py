@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from ipaddress import ip_address, ip_network
 
 from ..codes import Retry
 from ..errors import ProxyError
 from ..matching import parse_host
 from ..protocol.proxy import ProxyURI, parse_proxy
-from ..protocol.uri import WebSocketURI
+from ..protocol.uri import WebSocketURI, ascii_host
 
 __all__ = ["environment_proxy"]
 
@@ -102,6 +103,8 @@ def _matches(host: str, port: int, entry: str) -> bool:
                 return False
             entry = name
         name = entry.removeprefix("*").strip(".")
+        with suppress(ValueError):  # an entry that is no name
+            name = ascii_host(name)
         return host == name or (bool(name) and host.endswith(f".{name}"))
     name, bracket, number = entry.removeprefix("[").partition("]")
     if not bracket and entry.count(":") == 1:
