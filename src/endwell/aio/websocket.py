@@ -434,9 +434,9 @@ class WebSocket:
         Precedent: the expiry of a connection in Centrifugo, and the field ``exp`` of RFC 7519 §4.1.4.
 
         Args:
-            until: The time, with a time zone. A time in the past closes the connection now: the next ``send()``
-                raises. Default: None, no limit.
-            subject: The user or account, such as the field ``sub`` of a token. Default: None, as before.
+            until: The time, with a time zone. If it is in the past, nothing more is sent. Default: None, no limit.
+            subject: The user or account, such as the field ``sub`` of a token. Default: None, the subject
+                stays as it is.
 
         Raises:
             TypeError: An argument has the wrong type, or this is the connection of a client.
