@@ -259,6 +259,18 @@ async def test_the_last_endings_are_found_by_cause_code_and_text(browser: Browse
         await shown.lists("ada")
 
 
+@pytest.mark.parametrize("fragment", ["constructor", "toString?search=ada", "__proto__", "nothing"])
+async def test_an_address_that_names_no_view_shows_the_connections(browser: Browser, fragment: str):
+    async with dashboard(browser, fragment) as shown:
+        await shown.says("#connections-view", "0 connections" if "?" not in fragment else "found")
+        assert (await shown.tab.evaluate("document.title")).startswith("Connections ")
+        await shown.view("endings?code=constructor")
+        await shown.says("#endings-view .count", "0 endings found")
+        assert "native code" not in await shown.tab.evaluate(
+            "document.querySelector('[name=code]').innerHTML"
+        )
+
+
 # -- rooms, workers, and the connection of the page -----------------------------------------------------------
 
 

@@ -128,7 +128,9 @@ export class Endings {
   }
 
   #codeText(code) {
-    const name = this.#feed.about.codes[code];
+    const { codes } = this.#feed.about;
+    // The address of the page may have any text as the code.
+    const name = Object.hasOwn(codes, code) && codes[code];
     return name ? `${code} ${words(name)}` : code;
   }
 

@@ -23,7 +23,7 @@ const views = {
 /** The view of the address, and its query. */
 function place() {
   const [view, query = ""] = location.hash.slice(1).split("?");
-  return [view in VIEWS ? view : "connections", new URLSearchParams(query)];
+  return [Object.hasOwn(VIEWS, view) ? view : "connections", new URLSearchParams(query)];
 }
 
 function navigate(view, fields) {
