@@ -1,7 +1,7 @@
 /** The connections now: a list that the server sorts and searches, of which this page has the pages it has seen. */
 
 import { age, bytes, count, latency, mark, NONE, plural, say, who } from "./dom.js";
-import { Lost } from "./feed.js";
+import { refreshing } from "./feed.js";
 import { List } from "./list.js";
 
 /** Rows of one answer, the maximum of the feed. */
@@ -70,8 +70,6 @@ export class Connections {
   #total = 0;
   #shown = false;
   #timer = 0;
-  #running = false;
-  #again = false;
   /** Counts the queries, so that a late answer to an earlier one is ignored. */
   #version = 0;
   #typing = 0;
@@ -154,40 +152,33 @@ export class Connections {
     return this.#list.sight[1] > this.#rows.length;
   }
 
-  async #refresh() {
-    clearTimeout(this.#timer);
-    if (this.#running) {
-      this.#again = true;
-      return;
-    }
-    this.#running = true;
-    do {
-      this.#again = false;
+  #refresh = refreshing(
+    async () => {
       try {
-        if (this.#shown && this.#feed.watching) await this.#load();
-      } catch (error) {
-        if (!(error instanceof Lost)) this.#say(error.message);
+        return this.#active && (await this.#load());
+      } finally {
+        clearTimeout(this.#timer);
+        if (this.#active) this.#timer = setTimeout(() => this.#refresh(), EVERY * 1000);
       }
-    } while (this.#again);
-    this.#running = false;
-    clearTimeout(this.#timer);
-    if (this.#shown && this.#feed.watching) this.#timer = setTimeout(() => this.#refresh(), EVERY * 1000);
+    },
+    (trouble) => this.#say(trouble),
+  );
+
+  get #active() {
+    return this.#shown && this.#feed.watching;
   }
 
-  /** Ask for the pages in sight, and for those before them whose cursors are needed. */
+  /** Ask for the pages in sight, and for those before them whose cursors are needed. Whether the query has changed. */
   async #load() {
     const version = this.#version;
     for (let page = this.#seen()[0]; ; page++) {
       const answer = await this.#feed.ask("list", { ...this.#query, after: this.#pages[page].cursor, limit: PAGE });
-      if (version !== this.#version) {
-        this.#again = true;
-        return;
-      }
+      if (version !== this.#version) return true;
       await this.#take(page, answer);
       const [from, to] = this.#seen();
       // It may have been scrolled meanwhile.
       page = Math.max(page, from - 1);
-      if (answer.after === null || page >= to) return;
+      if (answer.after === null || page >= to) return false;
     }
   }
 

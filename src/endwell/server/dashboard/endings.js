@@ -1,7 +1,7 @@
 /** How connections ended: over time, and the last ones with their sentence. */
 
 import { clock, date, h, mark, NONE, plural, say, swatch, who, words } from "./dom.js";
-import { Lost } from "./feed.js";
+import { refreshing } from "./feed.js";
 import { List } from "./list.js";
 import { Plot } from "./plot.js";
 
@@ -44,8 +44,6 @@ export class Endings {
   #seen = -1;
   #asked = 0;
   #shown = false;
-  #running = false;
-  #again = false;
   #announce = false;
   #typing = 0;
 
@@ -152,36 +150,26 @@ export class Endings {
     offer(code, "All codes", [...codes].sort((a, b) => a - b).map((each) => [each, this.#codeText(each)]), this.#query.code);
   }
 
-  async #refresh() {
-    if (this.#running) {
-      this.#again = true;
-      return;
-    }
-    this.#running = true;
-    do {
-      this.#again = false;
-      if (!this.#shown || !this.#feed.watching) break;
-      this.#asked = performance.now();
-      const query = this.#query;
-      const seen = this.#feed.summary ? this.#count(this.#feed.summary) : -1;
-      const limit = this.#list.sight[1] >= FEW - 20 ? ALL : FEW;
-      const code = query.code && /^\d+$/.test(query.code) ? Number(query.code) : null;
-      try {
-        const { rows, total } = await this.#feed.ask("endings", { ...query, code, limit });
-        if (query !== this.#query) {
-          this.#again = true;
-          continue;
-        }
-        this.#seen = seen;
-        this.#rows = rows;
-        this.#total = total ?? rows.length;
-        this.#say(rows.length ? "" : query.search || query.cause || query.code ? "No ending matches." : "No connection has ended yet.");
-        this.#list.show(rows.length, (index) => this.#rows[index]);
-      } catch (error) {
-        if (!(error instanceof Lost)) this.#say(error.message);
-      }
-    } while (this.#again);
-    this.#running = false;
+  #refresh = refreshing(
+    () => this.#shown && this.#feed.watching && this.#load(),
+    (trouble) => this.#say(trouble),
+  );
+
+  /** Ask for the last endings. Whether the query has changed. */
+  async #load() {
+    this.#asked = performance.now();
+    const query = this.#query;
+    const seen = this.#feed.summary ? this.#count(this.#feed.summary) : -1;
+    const limit = this.#list.sight[1] >= FEW - 20 ? ALL : FEW;
+    const code = query.code && /^\d+$/.test(query.code) ? Number(query.code) : null;
+    const { rows, total } = await this.#feed.ask("endings", { ...query, code, limit });
+    if (query !== this.#query) return true;
+    this.#seen = seen;
+    this.#rows = rows;
+    this.#total = total ?? rows.length;
+    this.#say(rows.length ? "" : query.search || query.cause || query.code ? "No ending matches." : "No connection has ended yet.");
+    this.#list.show(rows.length, (index) => this.#rows[index]);
+    return false;
   }
 
   #say(trouble) {

@@ -13,6 +13,29 @@ export class Refused extends Error {}
 /** There is no connection: the page says so at its top. */
 export class Lost extends Refused {}
 
+/**
+ * A function that calls `load`, one call at a time: if it is called meanwhile, `load` is called once more, and so it is
+ * if `load` returns true. `failed(text)` is told why there is no answer.
+ */
+export function refreshing(load, failed) {
+  let running = false;
+  let again = false;
+  return async () => {
+    again = true;
+    if (running) return;
+    running = true;
+    while (again) {
+      again = false;
+      try {
+        if (await load()) again = true;
+      } catch (error) {
+        if (!(error instanceof Lost)) failed(error.message);
+      }
+    }
+    running = false;
+  };
+}
+
 /** Its events are "state"; "summary", with the summary as `detail`; and "watch", when `watching` changes. */
 export class Feed extends EventTarget {
   /** What does not change while the server runs: causes, codes, actions. */
