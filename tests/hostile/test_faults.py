@@ -171,6 +171,12 @@ RIGHT = {
 }
 
 
+def times_of(fault):
+    """The options of the server."""
+    # A peer that is silent while the server is blocked exceeds both times. On a slow machine, either may be first.
+    return TIMES | {"write_timeout": 2 * BOUND} if fault is silence else TIMES
+
+
 @pytest.mark.parametrize("fault", [reset, fin, silence, closes_bytewise], ids=lambda fault: fault.__name__)
 @pytest.mark.parametrize("stage", BEFORE, ids=lambda stage: stage.__name__)
 async def test_a_fault_before_a_connection_opens_is_not_reported(stage, fault, transport, caplog):
@@ -195,9 +201,7 @@ async def test_a_fault_before_a_connection_opens_is_not_reported(stage, fault, t
 @pytest.mark.parametrize("stage", [*OPEN, closing], ids=lambda stage: stage.__name__)
 async def test_a_fault_ends_only_its_connection_with_the_right_ending(stage, fault, transport, caplog):
     application = Application()
-    # A peer that is silent while the server is blocked exceeds both times. On a slow machine, either may be first.
-    times = TIMES | {"write_timeout": 2 * BOUND} if fault is silence else TIMES
-    async with attacked(application.handler, transport, **times) as both:
+    async with attacked(application.handler, transport, **times_of(fault)) as both:
         with await RawPeer.connect_tcp(both.port, transport.client, buffer=65536) as peer:
             await stage(peer)
             # It waits neither for the end of a message nor for the peer to read; so this is the end.
@@ -272,7 +276,7 @@ async def finish(stage, peer):
 @pytest.mark.parametrize("stage", [*OPEN, closing], ids=lambda stage: stage.__name__)
 async def test_a_fault_during_a_drain_ends_only_its_connection(stage, fault, caplog):
     application, endings = Application(), []
-    server = Server(**TIMES)
+    server = Server(**times_of(fault))
     server.websocket("/")(application.handler)
 
     @server.websocket("/honest")
