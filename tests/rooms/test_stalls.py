@@ -75,7 +75,9 @@ async def test_what_waits_for_a_supervisor_that_reads_nothing_is_limited(monkeyp
         loop.remove_reader(link.fileno())
         waiting = [asyncio.create_task(room.publish(bytes(1 << 20))) for _ in range(3)]
         await loop_turns()
-        with pytest.raises(BusUnavailable, match=r"\d+ bytes wait for the supervisor already; nothing was sent"):
+        with pytest.raises(
+            BusUnavailable, match=r"\d+ bytes wait for the supervisor already; nothing was sent"
+        ):
             await room.publish("x")
         loop.add_reader(link.fileno(), made.pump._readable, link)
         receipts = await within(asyncio.gather(*waiting))

@@ -23,6 +23,8 @@ from ..protocol.connection import Connection
 from ..protocol.pause import Pause
 from ..wire.body import BodyReader, body_length
 from .driver import Driver
+from .patience import Patience
+from .reactor import reactor_of
 from .syscalls import monotonic
 
 __all__ = ["RequestBody"]
@@ -93,7 +95,7 @@ class RequestBody:
         self._parts: list[bytes] = []
         self._size = 0
         self._waiter: asyncio.Future[None] | None = None
-        self._timer: asyncio.TimerHandle | None = None
+        self._timer: Patience | None = None
         # Seconds for which the application still waits for more; None if the time of the whole body is limited.
         self._patience: float | None = None
         # What is called once the rest of the body is skipped, and how many bytes more may be skipped.
@@ -168,15 +170,14 @@ class RequestBody:
         if self._patience is None:
             timer = None
         else:
-            began = monotonic()
-            timer = loop.call_later(self._patience, self._time_out)
+            timer = Patience(reactor_of(self._stream.loop), self._patience, self._time_out)
         try:
             await waiter
         finally:
             self._waiter = None
             if timer is not None and self._patience is not None:
                 timer.cancel()
-                self._patience -= monotonic() - began
+                self._patience -= timer.passed()
 
     async def read(self) -> bytes:
         """Return the whole body. It is kept."""
@@ -198,7 +199,7 @@ class RequestBody:
             rest = self._source.take_held()
             seconds = self._options.body_timeout
             if self._patience is None and self._skipped is None and seconds is not None:
-                self._timer = self._stream.loop.call_later(seconds, self._time_out)
+                self._timer = Patience(reactor_of(self._stream.loop), seconds, self._time_out)
             self._stream.receive = self._receive
             if rest:
                 while rest and self.is_arriving:

@@ -246,8 +246,8 @@ class _Preceded:
         self._sock = sock
         self._address = address
         self._permit = permit
-        seconds, has_readers = listener.options.open_timeout, listener.reactor.has_readers
-        self._preamble = Preamble(sock, seconds, self._complete, self._fail, has_readers)
+        seconds = listener.options.open_timeout
+        self._preamble = Preamble(sock, seconds, self._complete, self._fail, listener.reactor)
         # Not in the constructor: the listener learns of this object first.
         listener.loop.call_soon(self._preamble.begin)
 

@@ -8,6 +8,8 @@ import socket
 from collections.abc import Callable
 
 from ..wire.preamble import PreambleReader
+from .patience import Patience
+from .reactor import Reactor
 
 __all__ = ["Preamble"]
 
@@ -17,7 +19,6 @@ class Preamble:
 
     ``done(address)`` is called with the client's address, or None if the peer is the client;
     ``failed(reason)`` if there is no valid preamble in time. The bytes after the preamble stay in the kernel.
-    ``has_readers``: whether the loop has ``add_reader``.
     """
 
     def __init__(
@@ -26,26 +27,29 @@ class Preamble:
         seconds: float | None,
         done: Callable[[object], None],
         failed: Callable[[str], None],
-        has_readers: bool,
+        reactor: Reactor,
     ) -> None:
         self._sock = sock
         self._reader = PreambleReader()
         self._done = done
         self._failed = failed
-        self._has_readers = has_readers
-        self._loop = asyncio.get_running_loop()
+        self._reactor = reactor
+        self._has_readers = reactor.has_readers
+        self._loop = reactor.loop
         self._seconds = seconds
-        self._timer: asyncio.TimerHandle | None = None
+        self._timer: Patience | None = None
         # Without readers: the read of the next byte.
         self._next: asyncio.Future[bytes] | None = None
-        self._closed = False
+        self._entered = self._closed = False
 
     def begin(self) -> None:
         """Start reading."""
         if self._closed:
             return
+        self._reactor.enter(watches=False)  # so that it notices stalls
+        self._entered = True
         if self._seconds is not None:
-            self._timer = self._loop.call_later(self._seconds, self._fail, "no preamble in time")
+            self._timer = Patience(self._reactor, self._seconds, self._expired)
         if not self._has_readers:
             self._wait()
             return
@@ -72,6 +76,9 @@ class Preamble:
             self._loop.remove_reader(self._sock.fileno())
         if self._timer is not None:
             self._timer.cancel()
+        if self._entered:
+            self._entered = False
+            self._reactor.leave()
 
     def _wait(self) -> None:
         # The preamble is incomplete, so one byte more belongs to it. When it has come, _read() looks at the others.
@@ -113,6 +120,9 @@ class Preamble:
             return
         self._stop()
         self._done(reader.address)
+
+    def _expired(self) -> None:
+        self._fail("no preamble in time")
 
     def _fail(self, reason: str) -> None:
         self._stop()
