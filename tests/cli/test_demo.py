@@ -16,6 +16,8 @@ from endwell.cli import demo, main
 from endwell.cli.chat import Chat
 from endwell.cli.elsewhere import ROWS
 from tests.cli.process import PATIENCE, command, finish
+from tests.pair import until
+from tests.raw import BOUND
 
 
 async def fetch(port: int, path: str) -> str:
@@ -174,10 +176,12 @@ async def test_an_unplugged_client_sends_nothing():
 
 async def test_the_feed_outlives_the_chat_when_the_server_stops():
     async with AsyncExitStack() as stack:
-        server = await stack.enter_async_context(Chat().server.serving(grace=3.0))
+        server = await stack.enter_async_context(Chat().server.serving(grace=2 * BOUND))
         base = f"ws://127.0.0.1:{server.port}"
         async with endwell.connect(f"{base}/endings") as feed, endwell.connect(f"{base}/chat/lobby") as ws:
             await feed.send("what has ended?")
+            # The stop closes a feed that has not received that at once.
+            await until(lambda: sum(each.messages_in for each in server.connections))
             await ws.recv()
             stopping = asyncio.create_task(stack.aclose())
             told = [json.loads(row) async for row in feed]

@@ -11,7 +11,7 @@ import textwrap
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import pytest
 
@@ -116,12 +116,20 @@ class _Mute:
                 except OSError:
                     return
                 self._socks.append(sock)
-                sock.sendall(switching_protocols(sock.recv(65536).decode()))
+                with suppress(OSError):  # the client may have left
+                    if request := sock.recv(65536):
+                        sock.sendall(switching_protocols(request.decode()))
 
-        threading.Thread(target=open_, daemon=True).start()
+        self._thread = threading.Thread(target=open_, daemon=True)
+        self._thread.start()
         return tuple(f"ws://127.0.0.1:{sock.getsockname()[1]}/" for sock in self._socks[:2])
 
     def __exit__(self, *_):
+        while self._thread.is_alive():
+            for sock in self._socks:
+                with suppress(OSError):  # it is not connected
+                    sock.shutdown(socket.SHUT_RDWR)  # close() would not wake the thread
+            self._thread.join(0.01)
         for sock in self._socks:
             sock.close()
 
