@@ -216,6 +216,18 @@ async def test_a_process_is_found_by_its_id(tmp_path):
         assert json.loads(out)["summary"]["workers"][0]["pid"] == os.getpid()
 
 
+@pytest.mark.parametrize("way", ["tcp", "unix"])
+async def test_a_socket_that_refuses_is_not_asked_again_with_tls(way, tmp_path):
+    server, refused = application(authorize=lambda request: False), []
+    server.on_refused(lambda request, status, reason: refused.append(status))
+    where = {"unix_path": str(tmp_path / "socket")} if way == "unix" else {}
+    async with server.serving(**where):
+        status, _, err = await once(str(os.getpid()))
+        assert status == 1
+        assert "server refused with HTTP 403" in err
+    assert refused == [403]
+
+
 async def test_a_process_on_a_unix_socket_needs_a_token_which_the_environment_has(tmp_path):
     server = application(authorize=lambda request: request.bearer == "secret")
     path = str(tmp_path / "socket")

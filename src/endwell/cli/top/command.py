@@ -167,12 +167,18 @@ async def _reachable(targets: list[tuple[str, ConnectKeywords]]) -> tuple[str, C
     if len(targets) == 1:
         return targets[0]
     failures: list[HandshakeError] = []
+    answered: set[tuple[str, Any]] = set()
     for url, keywords in targets:
+        place = url.partition("://")[2], keywords.get("unix_path")
+        if place in answered:  # it does not speak TLS: a server would log a malformed request
+            continue
         try:
             async with connect(url, **keywords):
                 return url, keywords
         except HandshakeError as error:
             failures.append(error)
+            if isinstance(error, HandshakeRejected):
+                answered.add(place)
     raise max(failures, key=_progress)
 
 
