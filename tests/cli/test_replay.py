@@ -171,7 +171,7 @@ def test_a_record_that_cannot_be_replayed_is_refused_with_one_line(change, messa
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("", "Expecting value"),
+        ("", "it is not JSON: Expecting value"),
         ("[]", "an ending must be a dict, not list"),
         ("null", "an ending must be a dict"),
         ("\xff", "Expecting value"),

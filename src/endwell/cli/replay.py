@@ -95,6 +95,8 @@ def run(args: argparse.Namespace) -> int:
         replayed = replay(values)
     except RecursionError:
         return _complain(args.file, "the JSON is nested too deeply")
+    except json.JSONDecodeError as error:
+        return _complain(args.file, f"it is not JSON: {error}")
     except (OSError, TypeError, ValueError, OverflowError) as error:
         return _complain(args.file, error)
     if args.as_test:
