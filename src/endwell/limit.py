@@ -27,7 +27,8 @@ class Limit:
     seconds. What exceeds it waits, is dropped, or closes the connection.
 
     Connections with the same ``key`` share a bucket, as long as they have the same Limit object: use one object
-    for several routes to limit them together. Each worker process has buckets of its own.
+    for several routes to limit them together. Each worker process has buckets of its own. They are full
+    when a server begins to serve.
 
     Raises:
         TypeError: A value has the wrong type.
