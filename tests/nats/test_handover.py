@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import secrets
 from contextlib import asynccontextmanager
-
-import pytest
 
 from endwell.rooms.nats import NatsBus, sequencer
 from tests.pair import until, within
@@ -67,7 +64,7 @@ async def test_what_a_process_had_that_ends_before_a_hand_over_goes_with_its_lea
 
 async def test_a_hand_over_that_was_cut_off_does_not_spoil_the_next_one(monkeypatch):
     async with three() as ((leader, other, heir), listeners):
-        position, _ = await publish(leader)
+        await publish(leader)
         # The leader is killed after it has sent a part.
         _, parts = leader._leadership._sequencer.leave_all(0.0, 1 << 20)
         leader._leadership._send(heir._process, "heritage", parts[0])

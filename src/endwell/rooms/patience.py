@@ -13,7 +13,8 @@ from . import returning
 
 __all__ = ["PARTS", "Patience", "patience"]
 
-#: A limit is waited for in so many parts. A part that is late, because this process stood still, counts as one.
+#: The number of parts in which a limit is waited for. A part that is late, because this process stood still,
+#: counts as one.
 PARTS = 20
 
 
