@@ -32,12 +32,12 @@ BROWSER_GROUPS := dashboard page elsewhere
 PAGE_TESTS := tests/browser/test_page.py tests/browser/test_presence.py
 DASHBOARD_TESTS := tests/browser/test_dashboard.py
 # Groups that run at once. They mostly wait, so there are more of them than processors.
-JOBS ?= 10
+JOBS ?= 8
 # Seconds of fuzzing in total, and the targets (empty: all).
 SECONDS ?= 600
 TARGETS ?=
 
-.PHONY: build demo quick test test-all test-ci test-browser test-deploy test-network test-buses fuzz check docs types pictures site
+.PHONY: build demo quick test test-all test-rest test-programs test-browser test-deploy test-network test-buses fuzz check docs types pictures site
 .PHONY: conformance conformance-quick interop-legacy bench instructions clean
 .DELETE_ON_ERROR:
 
@@ -54,7 +54,7 @@ COMPILED := ENDWELL_LOOP=uvloop $(BIN)/python -m pytest
 PLAIN := ENDWELL_PURE=1 $(BIN)/python -m pytest
 IS_COMPILED := test -n "`$(BIN)/python -c 'import endwell; print(*endwell.compiled())'`"
 # A group that fails does not stop the others: one run shows all failures.
-AT_ONCE := $(MAKE) --no-print-directory --keep-going --jobs=$(JOBS) --output-sync=target
+AT_ONCE = $(MAKE) --no-print-directory --keep-going --jobs=$(JOBS) --output-sync=target
 
 # The tests without I/O, and the contract tests of both faces: to run while editing.
 QUICK := $(addprefix quick-,core $(CONTRACT_GROUPS))
@@ -69,12 +69,17 @@ test: .venv/built
 test-all: .venv/built
 	@$(AT_ONCE) $(GROUPS:%=compiled-%) $(GROUPS:%=plain-%)
 
-# What .ci/run runs after `make check` and `make test`: JOBS parts at once, the longest first. Of the compiled build it
-# is the rest: what `make test` has not run.
-test-ci: .venv/built .venv/checkers
-	@$(AT_ONCE) buses-asyncio buses-uvloop $(CONTRACT_GROUPS:%=plain-%) $(BROWSER_GROUPS:%=browser-%) instructions \
-	conformance-quick $(REST_GROUPS:%=rest-%) $(addprefix plain-,$(filter-out $(CONTRACT_GROUPS),$(GROUPS))) \
-	test-deploy test-network interop-legacy site
+# What .ci/run runs after `make check` and `make test`, the longest parts first. Of the compiled build, test-rest runs
+# what `make test` has not run.
+test-rest: .venv/built .venv/checkers
+	@$(AT_ONCE) $(CONTRACT_GROUPS:%=plain-%) $(CONTRACT_GROUPS:%=rest-%) instructions conformance-quick \
+	$(addprefix plain-,$(filter-out $(CONTRACT_GROUPS),$(GROUPS))) \
+	$(addprefix rest-,$(filter-out $(CONTRACT_GROUPS),$(REST_GROUPS))) site
+
+# The tests with browsers, Redis, NATS and proxies. Fewer at once: these programs have time limits of their own.
+test-programs: JOBS = 3
+test-programs: .venv/built
+	@$(AT_ONCE) buses-asyncio buses-uvloop $(BROWSER_GROUPS:%=browser-%) test-network test-deploy interop-legacy
 
 .PHONY: $(QUICK) $(GROUPS:%=once-%) $(GROUPS:%=compiled-%) $(GROUPS:%=plain-%) $(REST_GROUPS:%=rest-%)
 %-core: TESTS = $(CORE_TESTS)

@@ -108,13 +108,19 @@ async def test_a_slow_member_is_treated_as_for_each_of_them(slow):
             assert (await peer.read_head()).startswith("HTTP/1.1 101 ")
             await peer.read_frame()
             (member,) = made.memberships
-            async with asyncio.timeout(BOUND):
-                while not (await made.room().publish(b"x" * 65536)).slow:
-                    pass
             fast, _ = await made.joined()
-            missed = member.missed
-            calls = await arrive(made, ["one", "two"], slow=slow)
-            assert [await within(fast.recv()) for _ in range(2)] == ["one", "two"]
+            # The kernel may still take something of a full send queue. Then there is another attempt.
+            async with asyncio.timeout(BOUND):
+                while True:
+                    while not (await made.room().publish(b"x" * 65536)).slow:
+                        pass
+                    missed = member.missed
+                    calls = await arrive(made, ["one", "two"], slow=slow)
+                    got = []
+                    while got[-2:] != ["one", "two"]:
+                        got.append(await within(fast.recv()))
+                    if all(each.report.slow for each in calls[: 1 if slow == "close" else 2]):
+                        break
             if slow == "close":
                 # The first one has closed it.
                 assert [(each.report.slow, each.report.gone) for each in calls] == [
