@@ -286,6 +286,16 @@ def test_every_code_that_a_peer_may_send_has_a_cause(code):
 
 
 @pytest.mark.parametrize("cause", Cause)
+def test_the_text_of_an_error_is_escaped_in_the_evidence(cause):
+    for tcp in TcpEnd:
+        for text in ("\x1b[2J\n", "timed out\x1b[2J", "No route to host\n", "CERTIFICATE_VERIFY_FAILED\n"):
+            for failure in ("", "failed"):
+                end = ending(cause, tcp=tcp, exception=OSError(text))
+                evidence = [said for each in diagnose(end, failure=failure) for said in each.evidence]
+                assert all(said.isprintable() for said in evidence), evidence
+
+
+@pytest.mark.parametrize("cause", Cause)
 def test_every_cause_has_a_rule(cause):
     assert names(ending(cause))
     assert any(cause in rule.causes for rule in RULES)

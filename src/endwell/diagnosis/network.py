@@ -174,7 +174,8 @@ def _cut(case: Case) -> Clues:
     if case.tcp is TcpEnd.NONE or case.errs("gaierror"):
         return
     if case.tcp is TcpEnd.TIMEOUT or case.errs("TimeoutError", "timed out"):
-        yield 5, f"the system gave up retransmitting: {case.error or 'TCP timed out'}"
+        error = repr(case.error) if case.error else "TCP timed out"
+        yield 5, f"the system gave up retransmitting: {error}"
     if case.unsent:
         yield 1, f"{were(case.unsent, 'byte')} waiting to be sent"
 
