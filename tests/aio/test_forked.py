@@ -13,6 +13,7 @@ import pytest
 
 import endwell
 from endwell.aio.websocket import begin_close
+from tests.cli.process import PATIENCE
 from tests.pair import within
 from tests.raw import BOUND, HOST, PLAIN, wss
 
@@ -165,5 +166,5 @@ async def test_a_child_that_exits_through_a_block_does_not_close_the_parents_con
             f"ws://{HOST}:{server.port}/",
             stdout=subprocess.PIPE,
         )
-        out, _ = await within(process.communicate(), 2 * BOUND)
+        out, _ = await within(process.communicate(), PATIENCE)
     assert out == b"after\nTrue\n"

@@ -19,8 +19,9 @@ import pytest
 import trustme
 
 from endwell import ConnectionClosed, TcpEnd, connect
+from tests.cli.process import PATIENCE
 from tests.conftest import LOOP
-from tests.raw import BOUND, HOST, PROMPT
+from tests.raw import HOST, PROMPT
 
 ROOT = Path(__file__).parents[2]
 #: The oldest version that takes any class (pyproject.toml says so, too).
@@ -35,7 +36,7 @@ def oldest():
     folder = ROOT / "build" / "uvicorn" / OLDEST
     if not (folder / "uvicorn").is_dir():
         command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", folder]
-        subprocess.run([*command, f"uvicorn=={OLDEST}"], check=True, timeout=90)
+        subprocess.run([*command, f"uvicorn=={OLDEST}"], check=True)
     return str(folder)
 
 
@@ -57,7 +58,7 @@ class Program:
 
     async def stopped(self):
         """What the application reported, and the exit status."""
-        async with asyncio.timeout(DEADLINE + BOUND):
+        async with asyncio.timeout(PATIENCE):
             rest = await self.process.stdout.read()
         self.log += rest.decode().splitlines(keepends=True)
         status = await self.process.wait()
@@ -83,7 +84,7 @@ async def uvicorn(*arguments, path=""):
     )
     program = Program(process)
     try:
-        async with asyncio.timeout(BOUND):
+        async with asyncio.timeout(PATIENCE):
             await program.listens()
         yield program
     finally:
@@ -131,7 +132,7 @@ async def stopping(program, connections, tls=None):
         asyncio.create_task((listen if number % 2 else ask)(url, tls, partial(begun, number)))
         for number in range(connections)
     ]
-    async with asyncio.timeout(BOUND):
+    async with asyncio.timeout(PATIENCE):
         await all_busy.wait()
     began = time.monotonic()
     program.process.send_signal(signal.SIGTERM)

@@ -20,9 +20,7 @@ from typing import Any
 import pytest
 
 import endwell
-
-#: The timeout in seconds for the start of a browser, and for each command.
-PATIENCE = 60
+from tests.cli.process import PATIENCE
 
 # Stops network traffic that a new Firefox starts by itself. The preferences that Mozilla recommends for
 # automation would also change what is tested.

@@ -11,11 +11,9 @@ from typing import Any
 
 import endwell
 from tests.browser.driver import Tab
+from tests.cli.process import PATIENCE
 
-__all__ = ["PATIENCE", "Hall", "hall", "until"]
-
-#: The timeout in seconds for an action of a browser. Only a hang reaches it.
-PATIENCE = 60
+__all__ = ["Hall", "hall", "until"]
 
 # The page stores its events where the next page, or another tab, can read them.
 PAGE = """<!doctype html><meta charset="utf-8"><title>a page</title>

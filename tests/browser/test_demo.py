@@ -112,7 +112,7 @@ async def test_each_way_to_end_a_connection_is_reported_by_both_sides(browser: B
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux drops the packets of one socket")
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 async def test_both_sides_detect_an_unplugged_network(browser: Browser):
     # Neither the ping_timeout of the server nor the 3 s of the page may expire before the network is
     # unplugged. If a side stalls for longer and ends the connection earlier, there is another attempt.

@@ -12,12 +12,13 @@ import pytest
 from endwell import Close, Retry
 from endwell.codes import describe
 from tests.browser.driver import Browser, running
-from tests.browser.hall import PATIENCE, hall, until
+from tests.browser.hall import hall, until
 from tests.browser.truth import CODES, NOTHING, TRUTH, code_says, page_says, server_says
+from tests.cli.process import PATIENCE
 from tests.network.namespaces import Network
 from tests.raw import PROMPT, RawServer
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = pytest.mark.timeout(600)
 
 #: A page that reconnects quickly.
 SOON = {"base": 0.1, "maxDelay": 1}

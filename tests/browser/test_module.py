@@ -21,6 +21,9 @@ from endwell.client.retry import History
 from endwell.codes import describe
 from endwell.errors import HandshakeError
 
+#: On a busy machine, npm and the compiler of TypeScript need more than two minutes.
+pytestmark = pytest.mark.timeout(600)
+
 ROOT = Path(__file__).parents[2]
 MODULE = ROOT / "src" / "endwell" / "browser" / "endwell.js"
 #: The size limit, minified and compressed, in bytes. 400 of them are the option `token`; 300 are `staleAfter`,

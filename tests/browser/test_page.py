@@ -17,7 +17,7 @@ from tests.browser.conftest import BROWSERS
 from tests.browser.driver import Browser, running
 from tests.browser.hall import hall, until
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = pytest.mark.timeout(600)
 
 #: Makes the jitter of a page large.
 HIGH = "void (Math.random = () => 0.9)"

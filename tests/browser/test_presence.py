@@ -9,7 +9,8 @@ import pytest
 
 import endwell
 from tests.browser.driver import Browser
-from tests.browser.hall import PAGE, PATIENCE, until
+from tests.browser.hall import PAGE, until
+from tests.cli.process import PATIENCE
 
 RELOADS = 200
 

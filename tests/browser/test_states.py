@@ -10,7 +10,7 @@ from endwell import Cause
 from tests.browser.driver import Browser
 from tests.browser.hall import hall, until
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = pytest.mark.timeout(600)
 
 SOON = {"base": 0.1, "maxDelay": 1}
 #: Opens a WebSocket ``s`` that records its states.

@@ -11,7 +11,7 @@ import endwell
 from tests.browser.driver import Browser
 from tests.browser.hall import hall, until
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = pytest.mark.timeout(600)
 
 SOON = {"base": 0.1, "maxDelay": 1}
 

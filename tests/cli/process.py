@@ -17,8 +17,8 @@ ROOT = Path(__file__).parents[2]
 SOURCES = Path(endwell.__file__).parents[1]
 
 #: The timeout in seconds for anything that a process has to do. Only a hang reaches it, even on a busy
-#: machine.
-PATIENCE = 60
+#: machine: a process that needs two seconds of CPU time took a minute and a half beside 25 others.
+PATIENCE = 240
 
 
 @contextmanager

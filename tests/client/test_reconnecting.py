@@ -25,8 +25,9 @@ from endwell.aio.syscalls import monotonic
 from endwell.client import connect as connecting
 from endwell.client import reconnecting
 from endwell.client.connect import ConnectKeywords
+from tests.cli.process import PATIENCE
 from tests.pair import nothing_left_behind, within
-from tests.raw import BOUND, PROMPT, RawServer
+from tests.raw import PROMPT, RawServer
 from tests.served import QUICK, SLOW, ScriptedServer, due, refusal, serving
 
 CLOSED = endwell.Ending(cause=Cause.PEER_CLOSED, initiator=Cause.PEER_CLOSED.initiator, clean=True)
@@ -323,7 +324,7 @@ async def test_a_program_that_ends_after_the_loop_has_sent_its_close():
     async with serving() as served:
         program = [sys.executable, "-c", PROGRAM, served.url]
         process = await asyncio.to_thread(
-            subprocess.run, program, stderr=subprocess.PIPE, timeout=BOUND, check=False
+            subprocess.run, program, stderr=subprocess.PIPE, timeout=PATIENCE, check=False
         )
         assert (process.returncode, process.stderr) == (0, b"")
         assert (await within(served.opened[0].closed)).received == Close(1000)

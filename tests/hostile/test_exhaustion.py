@@ -11,10 +11,10 @@ import socket
 import pytest
 
 from endwell import Cause, HandshakeError, connect
-from tests.cli.process import python
+from tests.cli.process import PATIENCE, python
 from tests.conftest import LOOP
 from tests.pair import within
-from tests.raw import BOUND, HOST, RawPeer
+from tests.raw import HOST, RawPeer
 from tests.wire.peer import TEXT
 
 #: An echo server with a few descriptors beside the listening socket: one for the epoll, one for each
@@ -76,7 +76,7 @@ async def test_a_server_without_file_descriptors_stays_idle_and_recovers():
         for number, peer in enumerate(waiting[1:], 1):
             waiting[number - 1].drop()
             assert (await peer.read_head()).startswith("HTTP/1.1 101 ")
-        assert await asyncio.to_thread(process.communicate, timeout=BOUND) == (
+        assert await asyncio.to_thread(process.communicate, timeout=PATIENCE) == (
             "",
             "cannot accept connections for now: [Errno 24] Too many open files\n",
         )

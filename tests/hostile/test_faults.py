@@ -21,7 +21,7 @@ from contextlib import suppress
 import pytest
 
 from endwell import Cause, CloseCode, Server, connect
-from tests.cli.process import ROOT
+from tests.cli.process import PATIENCE, ROOT
 from tests.hostile.honest import attacked
 from tests.pair import nothing_left_behind, within
 from tests.raw import BOUND, HOST, PROMPT, RawPeer
@@ -326,7 +326,7 @@ async def test_a_fault_during_a_drain_ends_only_its_connection(stage, fault, cap
 def test_temporary_errors_of_any_system_call_end_no_connection():
     arguments = [sys.executable, "-m", "tests.hostile.starving"]
     pure = {**os.environ, "ENDWELL_PURE": "1"}
-    run = subprocess.run(arguments, cwd=ROOT, env=pure, capture_output=True, timeout=3 * BOUND, check=False)
+    run = subprocess.run(arguments, cwd=ROOT, env=pure, capture_output=True, timeout=PATIENCE, check=False)
     assert run.returncode == 0, run.stderr.decode()
     assert len(run.stdout.splitlines()) == 6 + 2 + 3 * 6
 

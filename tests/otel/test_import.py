@@ -7,13 +7,15 @@ import sys
 
 import pytest
 
+from tests.cli.process import PATIENCE
+
 #: As if the package were not installed.
 WITHOUT = "import sys; sys.modules['opentelemetry'] = None\n"
 
 
 def run(program):
     return subprocess.run(
-        [sys.executable, "-c", program], check=False, capture_output=True, text=True, timeout=60
+        [sys.executable, "-c", program], check=False, capture_output=True, text=True, timeout=PATIENCE
     )
 
 

@@ -15,6 +15,7 @@ from unittest.mock import Mock
 import pytest
 
 import endwell
+from tests.cli.process import PATIENCE
 from tests.pair import within
 from tests.raw import BOUND, PROMPT
 
@@ -430,7 +431,7 @@ async def test_a_signal_closes_every_connection_with_1001_and_run_returns(number
             process.send_signal(number)
             ending = await within(ws.closed)
         assert ending.received == endwell.Close(1001, "server stopping; retry 1-2s")
-        output = await asyncio.to_thread(process.communicate, None, BOUND)
+        output = await asyncio.to_thread(process.communicate, None, PATIENCE)
         assert output[0] == "SERVER_DRAINED\nstopped\n"
         assert process.returncode == 0
     finally:
@@ -451,7 +452,7 @@ async def test_a_second_signal_stops_at_once():
             process.send_signal(signal.SIGTERM)
             await within(ws.closed)  # the handler still runs
             process.send_signal(signal.SIGTERM)
-            output = await asyncio.to_thread(process.communicate, None, BOUND)
+            output = await asyncio.to_thread(process.communicate, None, PATIENCE)
         assert output[0] == "cancelled\nSERVER_DRAINED\nstopped\n"
     finally:
         process.kill()
@@ -493,7 +494,7 @@ server.run(port=0, drain=endwell.Drain(code=1012, reason="deploy", rate=None))
 
 def test_two_signals_at_once_drain_with_the_applications_code():
     program = [sys.executable, "-c", TWO_SIGNALS]
-    done = subprocess.run(program, check=False, capture_output=True, text=True, timeout=2 * BOUND)
+    done = subprocess.run(program, check=False, capture_output=True, text=True, timeout=PATIENCE)
     # The callback of the drain runs in a thread, so the lines come in any order.
     assert done.returncode == 0
     assert sorted(done.stdout.splitlines()) == ["1012 SERVICE_RESTART 'deploy'", "1012 deploy 0"]

@@ -13,6 +13,7 @@ import pytest
 
 from endwell import Cause, Response, Server
 from endwell.asgi import StartupFailed
+from tests.cli.process import PATIENCE
 from tests.http1 import asked, request_of
 from tests.pair import nothing_left_behind, until, within
 from tests.raw import BOUND, NONCE, PROMPT
@@ -381,7 +382,7 @@ server.run(port=0)
 
 def test_a_process_whose_application_cannot_start_exits_with_status_3():
     done = subprocess.run(
-        [sys.executable, "-c", PROGRAM], check=False, capture_output=True, text=True, timeout=BOUND
+        [sys.executable, "-c", PROGRAM], check=False, capture_output=True, text=True, timeout=PATIENCE
     )
     assert (done.returncode, done.stderr) == (3, "the application could not start: no database\n")
 

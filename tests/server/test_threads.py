@@ -18,6 +18,7 @@ import pytest
 import endwell
 from endwell import Cause, ConnectionClosed
 from endwell.server import threads
+from tests.cli.process import PATIENCE
 from tests.pair import within
 from tests.raw import BOUND, PROMPT
 
@@ -357,7 +358,7 @@ def test_run_serves_plain_handlers_until_sigterm_and_joins_them():
             assert ws.recv(BOUND) == "hello"
             process.send_signal(signal.SIGTERM)
             assert ws.wait_closed(BOUND).code == 1001
-            out, _ = process.communicate(timeout=BOUND)
+            out, _ = process.communicate(timeout=PATIENCE)
         finally:
             process.kill()
     assert out == "cleanup: SERVER_DRAINED\ndone\n"

@@ -16,6 +16,7 @@ from contextlib import contextmanager, suppress
 import pytest
 
 from endwell import ConcurrencyError, sync
+from tests.cli.process import PATIENCE
 from tests.raw import switching_protocols
 from tests.sync.background import BOUND, served, until
 
@@ -39,10 +40,10 @@ def running(program: str, *arguments: str) -> Iterator[subprocess.Popen[str]]:
 def run(program: str, *arguments: str) -> str:
     """The output of the program, which ends by itself."""
     with running(program, *arguments) as process:
-        return process.communicate(timeout=BOUND)[0]
+        return process.communicate(timeout=PATIENCE)[0]
 
 
-#: Makes the calls that it reads from stdin. Only Ctrl-C ends one of them within BOUND.
+#: Makes the calls that it reads from stdin. Only Ctrl-C ends one of them within a minute.
 CALLER = """
     import sys
     from endwell.sync import connect
@@ -64,7 +65,7 @@ def caller():
     """One process for all calls: starting one for each would take most of the time."""
     with _Mute() as (silent, held), running(CALLER, silent, held) as process:
         yield process
-        assert process.communicate(timeout=BOUND)[0] == ""
+        assert process.communicate(timeout=PATIENCE)[0] == ""
         assert process.returncode == 0
 
 
@@ -75,7 +76,7 @@ def output(program: str, *arguments: str) -> str:
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        timeout=BOUND + 5,
+        timeout=PATIENCE,
         check=False,
     ).stdout
 

@@ -16,6 +16,7 @@ import endwell
 from endwell import Close
 from endwell.sync import reconnecting
 from endwell.sync.background import background
+from tests.cli.process import PATIENCE
 from tests.pair import until, within
 from tests.raw import BOUND, PROMPT
 from tests.served import QUICK, SLOW, refusal, serving
@@ -54,7 +55,7 @@ def program(url, body):
 
 
 async def finished(process):
-    out, err = await asyncio.to_thread(process.communicate, timeout=BOUND)
+    out, err = await asyncio.to_thread(process.communicate, timeout=PATIENCE)
     return process.returncode, out.splitlines(), err
 
 

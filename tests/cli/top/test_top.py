@@ -19,8 +19,6 @@ from tests.pair import within
 
 from .screen import top
 
-pytestmark = pytest.mark.timeout(180)
-
 
 def application(authorize=None, path="/_endwell"):
     server = Server()

@@ -23,6 +23,7 @@ from endwell.aio.quiescence import Quiescence
 from endwell.aio.syscalls import monotonic
 from endwell.aio.websocket import begin_close, quiesce
 from endwell.server.drain.timetable import Phase
+from tests.cli.process import PATIENCE
 from tests.face import ASYNCIO
 from tests.pair import until
 from tests.raw import BOUND, PLAIN, PROMPT, RawPeer
@@ -868,7 +869,7 @@ async def stopped(path, deadline, signals=1):
                 if number:  # two signals at the same time are one
                     await logged(process, "stopping: ")
                 process.send_signal(signal.SIGTERM)
-            out, err = await asyncio.to_thread(process.communicate, None, BOUND)
+            out, err = await asyncio.to_thread(process.communicate, None, PATIENCE)
         return process.returncode, out, err
     finally:
         process.kill()
