@@ -47,8 +47,8 @@ class Worker:
         self.started = monotonic()
         #: Whether it listens.
         self.ready = False
-        #: Whether it was asked to exit.
-        self.leaving = False
+        #: Whether it was asked to exit, and then whether it may drain.
+        self.leaving = self.drains = False
         #: Whether its successor was started, because it has answered enough requests.
         self.succeeded = False
         #: Maximum seconds that it needs to drain, as it reported.
@@ -61,9 +61,18 @@ class Worker:
     def __str__(self) -> str:
         return f"worker {self.number} (process {self.process.pid})"
 
+    def begin(self, deadline: float) -> None:
+        """It listens, and needs at most ``deadline`` seconds to drain."""
+        self.ready, self.deadline = True, deadline
+        if not self.leaving:
+            self.due = inf
+        elif self.drains:
+            # It was asked to exit before it was known to listen. It may have accepted connections.
+            self.due += deadline
+
     def request_exit(self, word: str, seconds: float) -> None:
         """Ask it to exit within ``seconds``; ``word`` says how."""
-        self.leaving = True
+        self.leaving, self.drains = True, word != "now"
         self.due = monotonic() + seconds
         self.channel.send(word)
         if not self.ready:

@@ -190,9 +190,8 @@ class Supervisor:
     def _read_messages(self, worker: Worker) -> None:
         for word, value in worker.channel.receive():
             if word == "ready":
-                worker.ready, worker.deadline = True, value
+                worker.begin(value)
                 if not worker.leaving:
-                    worker.due = inf
                     self._retire_predecessor(worker)
                     self._advance()
             elif word == "replace":
