@@ -485,6 +485,21 @@ async def test_hostile_texts_of_peers_are_shown_as_text(browser: Browser):
         )
 
 
+async def test_a_window_that_is_closed_shows_another_connection_at_once(browser: Browser):
+    async with dashboard(browser) as shown:
+        for key in ("ada", "bob"):
+            await shown.client(key)
+        await shown.says(ROW, "ada", "bob")
+        await shown.click(ROW, "ada")
+        await shown.says("#detail", "Age", "ada")
+        # Before the event of the closed window.
+        await shown.tab.evaluate(
+            "void (document.querySelector('#detail').close(), [...document.querySelectorAll("
+            f"{json.dumps(ROW)})].find((it) => it.textContent.includes('bob')).click())"
+        )
+        await shown.says("#detail", "Age", "bob")
+
+
 async def test_everything_can_be_done_with_the_keyboard(browser: Browser):
     async with dashboard(browser) as shown:
         ws = await shown.client("ada")

@@ -34,6 +34,8 @@ export class Dialogs {
   constructor(feed) {
     this.#feed = feed;
     this.#detail.addEventListener("close", () => {
+      // The event comes a moment after the window has closed, and another row may be open by then.
+      if (this.#detail.open) return;
       clearTimeout(this.#timer);
       this.#subject = null;
     });
