@@ -17,7 +17,7 @@ from endwell.rooms.frames import pack_word
 from endwell.rooms.options import RoomLimits
 from endwell.rooms.rooms import use_bus
 from endwell.rooms.supervised import SupervisorBus
-from tests.pair import until, within
+from tests.pair import loop_turns, until, within
 from tests.raw import BOUND, RawPeer
 
 from .house import BETWEEN, BUSES, House, Pump, house
@@ -508,6 +508,25 @@ async def test_a_join_that_is_cancelled_leaves_nothing_behind(two: House):
     assert "a" not in bus._delivered
     _, found = await two.joined()
     assert found == "Fresh()"
+
+
+@one_server
+async def test_a_join_that_is_cancelled_takes_nothing_from_the_others_of_its_room(one: House):
+    for _ in range(2):
+        await one.joined(path="elsewhere")
+    first, second = (each.ws for each in one.memberships)
+
+    async def join(room, ws):
+        return await room.join(ws)
+
+    # In one of these turns, the process has begun to listen, and neither call knows it yet.
+    for turns in range(30):
+        room = one.room(name=str(turns))
+        joining = asyncio.create_task(join(room, first)), asyncio.create_task(join(room, second))
+        await loop_turns(turns)
+        joining[0].cancel()
+        await asyncio.gather(*joining, return_exceptions=True)
+        assert (await within(room.publish("x"))).sent == len(room.members) >= 1
 
 
 # -- presence ---------------------------------------------------------------------------

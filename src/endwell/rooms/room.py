@@ -311,7 +311,8 @@ class Room:
         try:
             position = await asyncio.shield(listening)
         except BaseException:
-            if listening.done() and self._listening is listening:
+            # Not if it was successful, and only this caller is cancelled.
+            if self._listening is listening and _has_failed(listening):
                 self._listening = None
             raise
         if self._at is None:
@@ -369,6 +370,10 @@ class Room:
     def _has_told(self) -> None:
         self._telling -= 1
         self._waiters.wake()
+
+
+def _has_failed(future: asyncio.Future[Any]) -> bool:
+    return future.cancelled() or (future.done() and future.exception() is not None)
 
 
 def _position(since: Position | str | None) -> Position | None:
