@@ -106,6 +106,17 @@ async def test_a_call_whose_caller_has_given_up_is_not_sent_later(nats, quick):
         assert "given up" not in pair.got[pair.buses.index(follower)]
 
 
+async def test_a_room_that_was_left_waits_for_nothing(shared, monkeypatch):
+    monkeypatch.setattr(returning, "WAIT_TIME", 60.0)
+    async with house(2, shared.url) as made:
+        await made.joined(0)
+        await made.joined(1)
+        for each in made.memberships:
+            each.leave()
+        buses = [server.rooms._registry.bus for server in made.servers]
+        await until(lambda: not any(bus._asks._asks for bus in buses))
+
+
 async def test_a_server_that_starts_without_nats_connects_later(nats, monkeypatch):
     monkeypatch.setattr(returning, "WAIT_TIME", 0.05)
     nats.kill()

@@ -163,10 +163,11 @@ class Sequencer:
             self._restoring[process][0].add(room)
         return pack_word("done")
 
-    def _ignore(self, process: str, room: str) -> None:
+    def _ignore(self, process: str, room: str) -> bytes:
         self._hub.ignore(room, process, self._now)
         if process in self._restoring:
             self._restoring[process][0].discard(room)
+        return pack_word("done")
 
     def _page(self, process: str, room: str, epoch: str | None, sequence: int, limit: int | None) -> bytes:
         after = None if epoch is None else Position(epoch, sequence)
