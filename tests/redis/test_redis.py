@@ -103,7 +103,7 @@ async def test_a_publication_without_a_reply_may_have_been_sent(redis, quick):
 
 async def test_a_publication_has_its_receipt_if_the_last_member_leaves_before_it_arrives(shared, monkeypatch):
     monkeypatch.setattr(returning, "WAIT_TIME", 60.0)
-    async with house(1, f"{shared.url}?prefix=left") as made:
+    async with house(1, shared.url) as made:
         await made.joined()
         bus = made.servers[0].rooms._registry.bus
         _, listener = bus._link._connections
