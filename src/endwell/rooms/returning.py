@@ -179,6 +179,9 @@ async def end_tasks(*tasks: asyncio.Future[Any], interval: float = 0.1) -> None:
         for task in pending:
             task.cancel()
         await asyncio.wait(pending, timeout=interval)
+    for task in tasks:
+        if not task.cancelled():
+            task.exception()  # the caller may be cancelled, too, and not look at it
 
 
 class _Deaf(Exception):

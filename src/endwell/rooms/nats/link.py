@@ -125,12 +125,13 @@ class Link(ReturningLink):
 
     async def _open(self) -> None:
         self._failed = self._loop.create_future()
-        self._client = OrderedClient()
+        client = self._client = OrderedClient()
 
         async def failed(error: Exception) -> None:
             # One connection at a time, without the package's own reconnecting: it sends what was published
-            # meanwhile, although its caller was told that nothing was sent.
-            if not self._failed.done():
+            # meanwhile, although its caller was told that nothing was sent. A client that is being closed tells
+            # its end, too.
+            if self._client is client and not self._failed.done():
                 self._problem = str(error) or repr(error)
                 self._failed.set_exception(error)
 
@@ -138,7 +139,7 @@ class Link(ReturningLink):
             await failed(ConnectionError("the connection was lost"))
 
         try:
-            await self._client.connect(
+            await client.connect(
                 **self._place.arguments,
                 error_cb=failed,
                 closed_cb=closed,
@@ -157,7 +158,7 @@ class Link(ReturningLink):
             # Of several servers, one answers.
             self._failed.exception()
             self._failed = self._loop.create_future()
-        self.max_payload = self._client.max_payload
+        self.max_payload = client.max_payload
 
     async def _serve(self) -> None:
         """Run until the connection fails."""
