@@ -62,7 +62,7 @@ async def test_what_a_process_had_that_ends_before_a_hand_over_goes_with_its_lea
         assert workers == 1
 
 
-async def test_a_hand_over_that_was_cut_off_does_not_spoil_the_next_one(monkeypatch):
+async def test_a_hand_over_that_was_cut_off_does_not_spoil_the_next_one():
     async with three() as ((leader, other, heir), listeners):
         await publish(leader)
         # The leader is killed after it has sent a part.
