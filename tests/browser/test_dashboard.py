@@ -202,6 +202,21 @@ async def test_rows_stay_where_they_are_while_the_focus_is_on_one(browser: Brows
         await shown.lists("third", "second")
 
 
+async def test_a_window_whose_question_was_lost_asks_again(browser: Browser):
+    async with dashboard(browser) as shown:
+        await shown.client("ada")
+        await shown.lists("ada")
+        # The feed ends while the first question is on its way.
+        await shown.tab.evaluate(
+            "void (window.lost = 0, WebSocket.prototype.send = new Proxy(WebSocket.prototype.send, "
+            '{ apply: (send, ws, [data]) => data.includes(\'"ask":"connection"\') && !lost++ '
+            "? ws.close(4000) : send.call(ws, data) }))"
+        )
+        await shown.click(ROW, "ada")
+        await shown.says("#detail", "ada", "Age")
+        assert await shown.tab.evaluate("lost") >= 1
+
+
 # -- endings --------------------------------------------------------------------------------------------------
 
 

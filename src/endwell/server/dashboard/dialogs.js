@@ -1,6 +1,7 @@
 /** One connection or one ending in detail, and the actions, each of which is confirmed. */
 
 import { age, bytes, date, h, keyed, latency, NONE, plural, say, swatch, who, words } from "./dom.js";
+import { Lost } from "./feed.js";
 
 /** Seconds between two looks at the connection that is shown. */
 const EVERY = 1;
@@ -52,11 +53,11 @@ export class Dialogs {
     const act = h("button", { type: "button", class: "danger", click: () => this.close(row), hidden: true }, "Close this connection …");
     const link = h("a", { hidden: true }, "Its earlier endings");
     let row = null;
+    clearTimeout(this.#timer);
     const subject = (this.#subject = {});
-    const look = async () => {
-      clearTimeout(this.#timer);
+    const ask = async () => {
       try {
-        const answer = this.#feed.watching || !row ? await this.#feed.ask("connection", { connection: id }) : { connection: row };
+        const answer = await this.#feed.ask("connection", { connection: id });
         if (subject !== this.#subject) return;
         row = answer.connection;
         say(title, who(row));
@@ -84,19 +85,20 @@ export class Dialogs {
         act.hidden = !this.#feed.about.actions.includes("close");
         link.hidden = false;
         link.href = `#endings?${new URLSearchParams({ search: who(row) })}`;
-        this.#timer = setTimeout(look, EVERY * 1000);
       } catch (error) {
-        if (subject !== this.#subject) return;
-        if (!this.#feed.watching && row) {
-          this.#timer = setTimeout(look, EVERY * 1000);
-          return;
-        }
+        // The top of the page says that the feed is lost.
+        if (subject !== this.#subject || (row && error instanceof Lost)) return;
         act.hidden = true;
         say(trouble, error.message);
         const { rows } = await this.#feed.ask("endings", { search: id, cause: null, code: null, limit: 20 }).catch(() => ({ rows: [] }));
         const ended = rows.find(({ connection }) => connection === id);
         if (ended && subject === this.#subject) this.ending(ended);
       }
+    };
+    const look = async () => {
+      if (this.#feed.watching || !row) await ask();
+      // Also without an answer: the feed comes back, a worker may run again, and an ending may be known a moment later.
+      if (subject === this.#subject) this.#timer = setTimeout(look, EVERY * 1000);
     };
     this.#show([h("div", { class: "title" }, h("p", { class: "kind soft" }, "Connection"), title, closing()), trouble, list, h("div", { class: "buttons" }, link, act)]);
     look();
