@@ -63,12 +63,12 @@ class Dashboard:
 
     async def click(self, selector: str, text: str = "") -> None:
         """Click the first element that is shown and contains ``text``, once there is one."""
-        found = (
-            f"[...document.querySelectorAll({json.dumps(selector)})]"
-            f".find((it) => it.checkVisibility() && it.textContent.includes({json.dumps(text)}))"
+        # One command: between two, the page may draw its rows anew.
+        click = (
+            f"(it => !!it && (it.click(), true))([...document.querySelectorAll({json.dumps(selector)})]"
+            f".find((it) => it.checkVisibility() && it.textContent.includes({json.dumps(text)})))"
         )
-        await until(lambda: self.tab.evaluate(f"!!{found}"))
-        await self.tab.evaluate(f"{found}.click()")
+        await until(lambda: self.tab.evaluate(click))
 
     async def write(self, selector: str, text: str) -> None:
         """Write into a field, as a user does."""
