@@ -290,7 +290,7 @@ def _not_reached(
     """Return the error for ``exc``; ``late`` is what had not happened at the end of ``open_timeout``."""
     now = monotonic()
     if late is not None:
-        core.time_up(now)
+        core.time_up(max(now, core.deadline))  # the clock of the timer may be a little ahead
         core.fail_opening(Cause.HANDSHAKE_FAILED, now, exc)  # no effect after the other
         return _failure(core, uri, f"{late} {_in_time(core)}", "connect" if proxy is None else "proxy")
     if isinstance(exc, ProxyError) and exc.reply is None:  # it was not asked
@@ -321,7 +321,7 @@ def _not_secure(
     """Return the error for ``exc`` in a TLS handshake with the server ``name`` that has no driver yet."""
     now = monotonic()
     if late:
-        core.time_up(now)
+        core.time_up(max(now, core.deadline))  # the clock of the timer may be a little ahead
         core.fail_opening(Cause.HANDSHAKE_FAILED, now, exc)  # no effect after the other
         return _failure(core, uri, f"the TLS handshake was not complete {_in_time(core)}", "tls")
     if isinstance(exc, EOFError):
