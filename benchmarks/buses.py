@@ -8,8 +8,10 @@ cost is the CPU time of all processes of the server, Redis included, until all m
 clients are not in it. All servers run at the same time and are measured in turn; bus_server.py describes them.
 They differ in the bus only, except that python-socketio has its own way from the bus to the socket.
 
-- publication: with one member in each worker.
-- delivery: what each further member adds. It is the difference to 16 members in each worker.
+- publication: with one member in each worker, and with 16.
+- delivery: what each further member adds, on the way from one member in each worker to 64. With one publication
+  in flight, the next one is published when all members have the last one. Otherwise the workers that do not
+  publish fall behind, and send several together.
 - p50: the time from publish() to its receipt with one publication in flight.
 
 The goals: the supervisor takes half of the CPU time of Redis, and not more time. The Redis bus takes half of the
@@ -36,12 +38,17 @@ from statistics import median
 
 import endwell
 
-from .bus_server import WORKERS
+from .bus_server import ROOMS, WORKERS
 
-#: Members in each worker.
-FEW, MANY = 1, 16
+ONE, SOME, MANY = ROOMS
 #: The message sizes and the publications in flight, with the number of publications of a measurement.
 CASES = [(size, *each) for size in (32, 1024) for each in ((32, 1000), (1, 500))]
+#: The same, one after the other has arrived everywhere.
+ALONE = 0
+MEASURED = [
+    *((room, case) for case in CASES for room in ROOMS if case[1] > 1 or room != MANY),
+    *((room, (size, ALONE, 150)) for size in (32, 1024) for room in (ONE, MANY)),
+]
 
 SUPERVISOR, REDIS, LOOP, SOCKETIO = "supervisor", "Redis", "redis-py loop", "python-socketio"
 KINDS = {SUPERVISOR: "endwell", REDIS: "endwell", LOOP: "loop", SOCKETIO: "socketio"}
@@ -63,20 +70,25 @@ class Member:
     def __init__(self, ws: endwell.WebSocket, worker: str) -> None:
         self.ws = ws
         self.worker = worker
-        self.received = 0
+        self.missing = 0
+        self.complete = asyncio.Event()
         self._reading: asyncio.Task[None] | None = None
 
     @classmethod
-    async def connect(cls, base: str, kind: str) -> Member:
+    async def connect(cls, base: str, kind: str, room: str) -> Member:
         if kind != "socketio":
-            ws = await endwell.connect(f"{base}/join", compression=None)
+            ws = await endwell.connect(f"{base}/join/{room}", compression=None)
             return cls(ws, str(await ws.recv()))
         ws = await endwell.connect(f"{base}/socket.io/?EIO=4&transport=websocket", compression=None)
         await ws.recv()  # 0 and the session
         await ws.send("40")
         await ws.recv()  # 40 and the session in the namespace
-        await ws.send('42["worker"]')
+        await ws.send(f'42["join","{room}"]')
         return cls(ws, json.loads(str(await ws.recv())[2:])[1])
+
+    def expect(self, count: int) -> None:
+        self.missing = count
+        self.complete.clear()
 
     def read(self) -> None:
         self._reading = asyncio.create_task(self._read())
@@ -86,7 +98,9 @@ class Member:
             if message == "2":
                 await self.ws.send("3")  # the keepalive of engine.io
             else:
-                self.received += 1
+                self.missing -= 1
+                if self.missing == 0:
+                    self.complete.set()
 
 
 class Contender:
@@ -96,50 +110,54 @@ class Contender:
         self.name = name
         self._processes = processes
         self._base = f"ws://127.0.0.1:{port}"
-        self._members: list[Member] = []
-        #: CPU seconds of a publication, by members in each worker, size and publications in flight.
-        self.costs: dict[tuple[int, int, int], list[float]] = {}
-        self.halves: dict[tuple[int, int, int], list[float]] = {}
+        self._members: dict[str, list[Member]] = {}
+        #: CPU seconds of a publication, by room, size and publications in flight.
+        self.costs: dict[tuple[str, int, int], list[float]] = {}
+        self.halves: dict[tuple[str, int, int], list[float]] = {}
 
     async def open(self) -> None:
         self._publisher = await endwell.connect(f"{self._base}/publish", compression=None)
 
-    async def fill(self, each: int) -> None:
-        """Have ``each`` members in each worker."""
-        others: list[Member] = []
-        while len(self._members) < each * WORKERS:
-            member = await Member.connect(self._base, KINDS[self.name])
-            if sum(other.worker == member.worker for other in self._members) < each:
-                self._members.append(member)
-                member.read()
+    async def fill(self, room: str) -> None:
+        """Connect the members of a room: as many in each worker."""
+        each, members, others = ROOMS[room], [], []
+        while len(members) < each * WORKERS:
+            member = await Member.connect(self._base, KINDS[self.name], room)
+            member.read()
+            if sum(other.worker == member.worker for other in members) < each:
+                members.append(member)
             else:
                 # It stays open until each worker has its members, so that new ones go to other workers.
                 others.append(member)
-                member.read()
-        assert len({member.worker for member in self._members}) == WORKERS
+        assert len({member.worker for member in members}) == WORKERS
         for member in others:
             await member.ws.close()
+        self._members[room] = members
 
-    async def empty(self) -> None:
-        for member in self._members:
-            await member.ws.close()
-        self._members.clear()
-
-    async def measure(self, members: int, case: tuple[int, int, int]) -> None:
+    async def measure(self, room: str, case: tuple[int, int, int]) -> None:
         size, flight, count = case
-        for member in self._members:
-            member.received = 0
         before = sum(map(cpu_of, self._processes))
-        await self._publisher.send(f"{count} {size} {flight}")
-        half = float(await self._publisher.recv())
-        until = time.monotonic() + 60
-        while any(member.received < count for member in self._members):
-            assert time.monotonic() < until, (self.name, [member.received for member in self._members])
-            await asyncio.sleep(0.005)
-        assert all(member.received == count for member in self._members)
+        if flight == ALONE:
+            for _ in range(count):
+                half = await self._publish(room, 1, size, 1)
+        else:
+            half = await self._publish(room, count, size, flight)
         cost = (sum(map(cpu_of, self._processes)) - before) / count
-        self.costs.setdefault((members, size, flight), []).append(cost)
-        self.halves.setdefault((members, size, flight), []).append(half)
+        self.costs.setdefault((room, size, flight), []).append(cost)
+        self.halves.setdefault((room, size, flight), []).append(half)
+
+    async def _publish(self, room: str, count: int, size: int, flight: int) -> float:
+        """Returns the median of the seconds of a call of publish(), when all members have all."""
+        members = self._members[room]
+        for member in members:
+            member.expect(count)
+        await self._publisher.send(f"{room} {count} {size} {flight}")
+        half = float(await self._publisher.recv())
+        async with asyncio.timeout(60):
+            for member in members:
+                await member.complete.wait()
+        assert not any(member.missing for member in members)
+        return half
 
 
 @contextmanager
@@ -185,15 +203,12 @@ async def measure(names: list[str], rounds: int) -> bool:
             contenders.append(Contender(name, [started.pid, *others], port))
         for contender in contenders:
             await contender.open()
+            for room in ROOMS:
+                await contender.fill(room)
         for number in range(rounds + 1):
-            for members in (FEW, MANY):
-                for contender in contenders:
-                    await contender.fill(members)
-                for case in CASES:
-                    for contender in contenders if number % 2 else reversed(contenders):
-                        await contender.measure(members, case)
-                for contender in contenders:
-                    await contender.empty()
+            for room, case in MEASURED:
+                for contender in contenders if number % 2 else reversed(contenders):
+                    await contender.measure(room, case)
         return report({contender.name: contender for contender in contenders})
 
 
@@ -203,12 +218,12 @@ def report(contenders: dict[str, Contender]) -> bool:
         print(name)
         for size, flight, _ in CASES:
             # The first round warms up.
-            few = contender.costs[FEW, size, flight][1:]
+            few = contender.costs[ONE, size, flight][1:]
             more = per_delivery(contender, size, flight)
             print(
                 f"  {size:4} B, {flight:2} in flight: {median(few) * 1e6:6.1f} µs for a publication, "
                 f"{median(more) * 1e6:5.2f} µs for a delivery, "
-                f"p50 {median(contender.halves[FEW, size, flight][1:]) * 1e6:.0f} µs"
+                f"p50 {median(contender.halves[ONE, size, flight][1:]) * 1e6:.0f} µs"
             )
     for one, two, goal in GOALS:
         if one not in contenders or two not in contenders:
@@ -216,22 +231,23 @@ def report(contenders: dict[str, Contender]) -> bool:
         ours, other = contenders[one], contenders[two]
         print(f"{one} / {two}, the goal is {goal}")
         for size, flight, _ in CASES:
-            few = ratios(ours.costs[FEW, size, flight][1:], other.costs[FEW, size, flight][1:])
-            many = ratios(ours.costs[MANY, size, flight][1:], other.costs[MANY, size, flight][1:])
-            more = median(per_delivery(ours, size, flight)) / median(per_delivery(other, size, flight))
+            few = ratios(ours.costs[ONE, size, flight][1:], other.costs[ONE, size, flight][1:])
+            some = ratios(ours.costs[SOME, size, flight][1:], other.costs[SOME, size, flight][1:])
+            more = ratios(per_delivery(ours, size, flight), per_delivery(other, size, flight))
             print(
-                f"  {size:4} B, {flight:2} in flight: publication {shown(few)}, with {MANY} members in each "
-                f"worker {shown(many)}, delivery {more:.2f}"
+                f"  {size:4} B, {flight:2} in flight: publication {shown(few)}, with {ROOMS[SOME]} members in each "
+                f"worker {shown(some)}, delivery {shown(more)}"
             )
-            met &= median(few) <= goal and median(many) <= goal
+            met &= median(few) <= goal and median(some) <= goal
             if one == SUPERVISOR and flight == 1:
-                met &= median(ours.halves[FEW, size, 1][1:]) <= median(other.halves[FEW, size, 1][1:])
+                met &= median(ours.halves[ONE, size, 1][1:]) <= median(other.halves[ONE, size, 1][1:])
     return met
 
 
 def per_delivery(contender: Contender, size: int, flight: int) -> list[float]:
-    pairs = zip(contender.costs[FEW, size, flight][1:], contender.costs[MANY, size, flight][1:], strict=True)
-    return [(many - few) / ((MANY - FEW) * WORKERS) for few, many in pairs]
+    how = flight if flight > 1 else ALONE
+    pairs = zip(contender.costs[ONE, size, how][1:], contender.costs[MANY, size, how][1:], strict=True)
+    return [(many - one) / ((ROOMS[MANY] - ROOMS[ONE]) * WORKERS) for one, many in pairs]
 
 
 def ratios(ones: list[float], others: list[float]) -> list[float]:
