@@ -66,7 +66,7 @@ async def test_publishing_while_nats_is_away_waits_and_then_says_that_nothing_wa
         nats.kill()
         await until(lambda: not any(bus.is_connected for bus in pair.buses))
         monkeypatch.setattr(returning, "WAIT_TIME", 0.05)
-        pair.buses[0]._asks._patience._tick()
+        pair.buses[0]._asks._overdue._tick()
         for call in (pair.rooms[0].publish("x"), pair.rooms[0].position(), pair.rooms[0].presence()):
             with pytest.raises(BusUnavailable, match=r"not available \(.*; nothing was sent"):
                 await within(call)

@@ -118,7 +118,7 @@ async def test_while_redis_is_away_new_connections_are_refused_and_the_others_co
         await until(lambda: not any(bus.is_connected for bus in buses))
         monkeypatch.setattr(returning, "WAIT_TIME", 0.05)
         for bus in buses:
-            bus._link._patience._tick()  # the next part of the waiting is as short
+            bus._link._overdue._tick()  # the next part of the waiting is as short
         assert await attempt(made, 0, "/hold/on") == await attempt(made, 1, "/hold/on") == 503
         assert open_at(made) == held_by(made) == 3
         monkeypatch.setattr(returning, "WAIT_TIME", 60.0)

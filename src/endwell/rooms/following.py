@@ -15,7 +15,7 @@ from .arrivals import Arrivals
 from .bus import Bus, Receiver
 from .history import Page, page_after
 from .listening import Heard, Listening
-from .patience import patience
+from .overdue import timeout_without_stalls
 from .position import Position, Publication
 
 __all__ = ["FollowingBus"]
@@ -99,7 +99,7 @@ class FollowingBus(Bus):
         if self.is_connected:
             self._follow(state, subscribe=True)
         try:
-            async with patience(returning.WAIT_TIME):
+            async with timeout_without_stalls(returning.WAIT_TIME):
                 return await asyncio.shield(state.ready)
         except TimeoutError:
             self.ignore(room)
@@ -173,7 +173,7 @@ class FollowingBus(Bus):
         if state.position.epoch != position.epoch:
             self._heal(state)
         try:
-            async with patience(returning.WAIT_TIME):
+            async with timeout_without_stalls(returning.WAIT_TIME):
                 while self._rooms.get(state.room) is state and not state.reached(position):
                     await state.change()
         except TimeoutError:

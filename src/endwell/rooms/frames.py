@@ -17,7 +17,7 @@ from typing import Any, NamedTuple, get_args
 
 from ..aio.broadcast import Slow
 from .history import History
-from .packing import PUBLICATION, PUBLISH, PUBLISHED, number, publication, publish, published
+from .packing import PUBLICATION, PUBLISH, PUBLISH_FRAME, PUBLISHED, number, publication, publish, published
 from .position import Message, Publication
 
 __all__ = [
@@ -52,8 +52,6 @@ WORD = 4
 _HEAD = Struct("!IB")
 # The number of the call, flags, the length of the room's name, and the history.
 _PUBLISH = Struct("!QBHQdQ")
-# The same with the head of the frame: one call makes both.
-_PUBLISH_FRAME = Struct("!IBQBHQdQ")
 _HEAD_SIZE, _PUBLISH_SIZE, _PUBLISHED_SIZE, _PUBLICATION_SIZE = 5, 35, 21, 12
 # The process, the number of the call, and flags.
 _SHARED = Struct("!8sQB")
@@ -128,9 +126,9 @@ def pack_publish(call: int, room: str, message: Message, history: History | None
     name, octets, flags = room.encode(), _octets(message), _flags(message, slow)
     if history is None:
         return publish(call, flags, name, octets)
-    size = _PUBLISH_FRAME.size - _HEAD_SIZE + len(name) + len(octets)
+    size = PUBLISH_FRAME.size - _HEAD_SIZE + len(name) + len(octets)
     kept = history.messages, history.seconds, history.bytes
-    head = _PUBLISH_FRAME.pack(size, PUBLISH, call, flags | _KEPT, len(name), *kept)
+    head = PUBLISH_FRAME.pack(size, PUBLISH, call, flags | _KEPT, len(name), *kept)
     return b"".join((head, name, octets))
 
 

@@ -15,8 +15,9 @@ from .position import Message, Position
 
 __all__ = ["Incoming", "Publishing"]
 
-#: A call of publish(): its answer, the room, the message, what happens to slow members, and the caller's object.
-Publishing = tuple[asyncio.Future[tuple[Position, int]], str, Message, Slow, object]
+#: A call of publish(): its answer, the room, the message, what happens to slow members, the caller's object, and when
+#: the caller gives up.
+Publishing = tuple[asyncio.Future[tuple[Position, int]], str, Message, Slow, object, int]
 
 
 class Incoming:
@@ -64,7 +65,7 @@ class Incoming:
 
     def _published(self, body: bytes) -> None:
         number, sequence, workers, listens, epoch = unpack_published(body)
-        answer, room, message, slow, call = self.publishing.pop(number)
+        answer, room, message, slow, call, _ = self.publishing.pop(number)
         if listens == SENT:
             self._own = answer, epoch, sequence, workers, call
             return

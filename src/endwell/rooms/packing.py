@@ -8,7 +8,16 @@ from __future__ import annotations
 
 from struct import Struct
 
-__all__ = ["PUBLICATION", "PUBLISH", "PUBLISHED", "number", "publication", "publish", "published"]
+__all__ = [
+    "PUBLICATION",
+    "PUBLISH",
+    "PUBLISHED",
+    "PUBLISH_FRAME",
+    "number",
+    "publication",
+    "publish",
+    "published",
+]
 
 #: The kinds of the frames.
 PUBLISH, PUBLISHED, PUBLICATION = 1, 2, 3
@@ -16,7 +25,7 @@ PUBLISH, PUBLISHED, PUBLICATION = 1, 2, 3
 # bounds of the history; for a publication, its number, flags, the length of the epoch and that of the room's
 # name; for an answer, the number of the call, the number of the publication, how many processes listen, and whether
 # the caller's is one of them.
-_PUBLISH = Struct("!IBQBHQdQ")
+PUBLISH_FRAME = Struct("!IBQBHQdQ")
 _PUBLICATION, _PUBLISHED = Struct("!IBQBBH"), Struct("!IBQQIB")
 _NUMBER = Struct("!Q")
 _HEAD_SIZE = 5
@@ -24,8 +33,8 @@ _HEAD_SIZE = 5
 
 def publish(call: int, flags: int, name: bytes, message: bytes) -> bytes:
     """The frame of a call of :meth:`Bus.publish` in a room without a history."""
-    size = _PUBLISH.size - _HEAD_SIZE + len(name) + len(message)
-    return b"".join((_PUBLISH.pack(size, PUBLISH, call, flags, len(name), 0, 0.0, 0), name, message))
+    size = PUBLISH_FRAME.size - _HEAD_SIZE + len(name) + len(message)
+    return b"".join((PUBLISH_FRAME.pack(size, PUBLISH, call, flags, len(name), 0, 0.0, 0), name, message))
 
 
 def publication(sequence: int, flags: int, epoch: bytes, name_size: int, rest: bytes, begin: int) -> bytes:

@@ -8,7 +8,7 @@ from ..aio.broadcast import broadcast
 from ..aio.coroutines import refuse
 from ..errors import BusUnavailable
 from .membership import Membership, queue_staged
-from .patience import patience
+from .overdue import timeout_without_stalls
 from .position import Gap, Position, Publication, Resumed
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ async def _hear(room: Room, membership: Membership, position: Position) -> None:
         if not membership._engine.is_open:
             await refuse(membership._engine)
         try:
-            async with patience(HEAR_TIME):
+            async with timeout_without_stalls(HEAR_TIME):
                 await room._waiters.wait()
         except TimeoutError:
             raise BusUnavailable(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
-from collections import deque
 from itertools import count
 from typing import Any
 
@@ -17,7 +16,7 @@ from .frames import load, pack_publish, pack_word
 from .history import History, Page
 from .hub import Info, Present
 from .incoming import Incoming
-from .patience import PARTS, Patience
+from .overdue import Overdue
 from .position import Message, Position, Publication
 
 __all__ = ["SupervisorBus"]
@@ -37,8 +36,8 @@ class SupervisorBus(Bus, asyncio.Protocol):
         self._sock = sock
         self.can_reserve = can_reserve
         self._numbers = count(1)
-        #: The calls that wait for an answer.
-        self._calls: dict[int, asyncio.Future[Any]] = {}
+        #: The calls that wait for an answer: of :class:`Overdue`, when each is given up, and its answer.
+        self._calls: dict[int, tuple[int, asyncio.Future[Any]]] = {}
         #: The rooms whose history the calls read.
         self._healed: dict[int, str] = {}
         self._queue: list[bytes] = []
@@ -48,9 +47,7 @@ class SupervisorBus(Bus, asyncio.Protocol):
         #: Whether it has not answered a call in time, and nothing has come since then; and how often that was so.
         self._silent = False
         self._silences = 0
-        self._patience = Patience(self._expire)
-        #: The number of the next call, at the end of each part of the time for which calls wait.
-        self._marks: deque[int] = deque()
+        self._overdue = Overdue(self._expire)
 
     @property
     def is_connected(self) -> bool:
@@ -76,7 +73,7 @@ class SupervisorBus(Bus, asyncio.Protocol):
 
     async def stop(self) -> None:
         """See :meth:`Bus.stop`."""
-        self._patience.stop()
+        self._overdue.stop()
         if self._transport is not None:  # otherwise, start() was cancelled
             self._flush()
             self._transport.close()
@@ -112,8 +109,7 @@ class SupervisorBus(Bus, asyncio.Protocol):
         alone = not self._publishing and not self._queue
         if not alone:
             self._check_size()
-        self._patience.begin()
-        self._publishing[number] = answer, room, message, slow, call
+        self._publishing[number] = answer, room, message, slow, call, self._overdue.begin()
         if alone:
             # Waiting for more would take another turn of the loop.
             self._transport.write(frame)
@@ -167,10 +163,15 @@ class SupervisorBus(Bus, asyncio.Protocol):
 
     def _call(self) -> tuple[int, asyncio.Future[Any]]:
         self._check()
-        self._patience.begin()
         number = next(self._numbers)
-        answer = self._calls[number] = self._loop.create_future()
+        answer: asyncio.Future[Any] = self._loop.create_future()
+        self._calls[number] = self._overdue.begin(), answer
         return number, answer
+
+    def _take(self, number: int) -> asyncio.Future[Any] | None:
+        """The answer of a call that still waits for it. Its caller may have given up."""
+        _, answer = self._calls.pop(number, (0, None))
+        return None if answer is None or answer.done() else answer
 
     def _send(self, frame: bytes) -> None:
         if not self._queue:
@@ -185,30 +186,22 @@ class SupervisorBus(Bus, asyncio.Protocol):
 
     def _expire(self, now: int) -> bool:
         """Give up the calls that have waited too long."""
-        self._marks.append(next(self._numbers))
-        if len(self._marks) >= PARTS:
-            self._give_up(self._marks.popleft())
-        if not (self._calls or self._publishing):
-            self._marks.clear()
-            return False
-        return True
-
-    def _give_up(self, before: int) -> None:
+        late = [number for number, (due, _) in self._calls.items() if due <= now]
+        failed = [(self._take(number), "nothing was sent") for number in late]
+        # These stay here: the members get the message when the answer comes.
+        published = [
+            answer for answer, *_, due in self._publishing.values() if due <= now and not answer.done()
+        ]
+        failed += [(answer, "the message may have been sent") for answer in published]
         text = f"the supervisor has not answered for {returning.WAIT_TIME:g} s"
-        late = [self._calls.pop(number) for number in [*self._calls] if number < before]
-        failed = [(answer, "nothing was sent") for answer in late]
-        for number, (answer, *_) in self._publishing.items():
-            if number >= before:
-                break
-            # It stays here: the members get it when the answer comes.
-            failed.append((answer, "the message may have been sent"))
         for answer, what in failed:
-            if not answer.done():
+            if answer is not None:
                 answer.set_exception(BusUnavailable(f"{text}; {what}"))
                 if not self._silent:
                     self._silent = True
                     self._silences += 1
                     logger.warning("the supervisor has not answered for %g s", returning.WAIT_TIME)
+        return bool(self._calls or self._publishing)
 
     # -- the way in ----------------------------------------------------------------
 
@@ -221,7 +214,7 @@ class SupervisorBus(Bus, asyncio.Protocol):
         """See :meth:`asyncio.Protocol.connection_lost`."""
         self._ended = True
         error = BusUnavailable("the supervisor has exited; the message may have been sent")
-        for answer in (*self._calls.values(), *self._incoming.waiting()):
+        for answer in (*(answer for _, answer in self._calls.values()), *self._incoming.waiting()):
             if not answer.done():
                 answer.set_exception(error)
         self._calls.clear()
@@ -232,13 +225,13 @@ class SupervisorBus(Bus, asyncio.Protocol):
             number, value = values
             if (healed := self._healed.pop(number, None)) is not None:
                 self._heal(healed, _page(value))
-            elif (answer := self._calls.pop(number, None)) is not None and not answer.done():
+            elif (answer := self._take(number)) is not None:
                 answer.set_result(value)
             # Otherwise, this process has ended `listen` while it read what was missed.
         elif word == "listening":
             number, room, epoch, sequence = values
             # Otherwise, the caller has given up, and `ignore` is on its way.
-            if (answer := self._calls.pop(number, None)) is not None and not answer.done():
+            if (answer := self._take(number)) is not None:
                 self._delivered[room] = epoch, sequence, "skip"
                 answer.set_result(Position(epoch, sequence))
         elif word == "behind":
@@ -251,12 +244,12 @@ class SupervisorBus(Bus, asyncio.Protocol):
         elif word == "refused":
             number, text = values
             publishing = self._publishing.pop(number, None)
-            answer = self._calls.pop(number, None) if publishing is None else publishing[0]
+            answer = self._take(number) if publishing is None else publishing[0]
             if answer is not None and not answer.done():
                 answer.set_exception(RoomLimit(text))
         elif word == "failed":
             (number,) = values
-            if (answer := self._calls.pop(number, None)) is not None and not answer.done():
+            if (answer := self._take(number)) is not None:
                 answer.set_exception(BusUnavailable("the supervisor has failed to answer; nothing was sent"))
         elif word in ("came", "went"):
             room, key, info, connections, *numbers = values

@@ -9,7 +9,7 @@ from typing import Any
 from ...errors import BusUnavailable, RoomLimit
 from .. import returning
 from ..frames import WORD, Decoder, pack_word
-from ..patience import Patience
+from ..overdue import Overdue
 from .leadership import Leadership
 from .link import Link
 from .sequencer import NO
@@ -33,7 +33,7 @@ class _Ask:
 
     def __init__(self, frame: bytes, due: int, repeats: bool, waits: bool) -> None:
         self.frame = frame
-        #: Of :class:`Patience`: when it is given up.
+        #: Of :class:`Overdue`: when it is given up.
         self.due = due
         #: Whether it may be sent twice.
         self.repeats = repeats
@@ -63,7 +63,7 @@ class Asks:
         self._numbers = count(1)
         self._asks: dict[int, _Ask] = {}
         self._size = 0
-        self._patience = Patience(self._expire)
+        self._overdue = Overdue(self._expire)
 
     # -- calls ---------------------------------------------------------------------
 
@@ -75,7 +75,7 @@ class Asks:
             repeats: Whether it is sent again if the answer may be lost.
             waits: Whether it waits for a leader.
         """
-        ask = _Ask(frame, self._patience.begin(), repeats, waits)
+        ask = _Ask(frame, self._overdue.begin(), repeats, waits)
         if self._size + len(frame) > returning.MAX_QUEUE:
             text = f"{self._size} bytes wait for NATS already; nothing was sent"
             ask.future.set_exception(BusUnavailable(text))
@@ -115,7 +115,7 @@ class Asks:
 
     def stop(self) -> None:
         """All calls fail."""
-        self._patience.stop()
+        self._overdue.stop()
         self._fail(list(self._asks))
 
     # -- on their way ------------------------------------------------------------------

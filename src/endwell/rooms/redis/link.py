@@ -13,7 +13,7 @@ from redis.exceptions import NoScriptError, OutOfMemoryError, ReadOnlyError, Red
 
 from ...errors import BusUnavailable
 from .. import returning
-from ..patience import Patience
+from ..overdue import Overdue
 from ..returning import ReturningLink
 from .place import Place, ask
 from .replies import Replies
@@ -35,7 +35,7 @@ class _Command(NamedTuple):
     keys: Sequence[str]
     arguments: Sequence[Any]
     size: int
-    #: Of :class:`Patience`: when it is given up, if it was not sent.
+    #: Of :class:`Overdue`: when it is given up, if it was not sent.
     due: int
     #: None if the reply is of no interest.
     future: asyncio.Future[Reply] | None
@@ -85,7 +85,7 @@ class Link(ReturningLink):
         self._confirmations: defaultdict[bytes, deque[asyncio.Future[None]]] = defaultdict(deque)
         #: Set when all commands that were sent have a reply.
         self._replied = asyncio.Event()
-        self._patience = Patience(self._expire)
+        self._overdue = Overdue(self._expire)
 
     async def start(self) -> None:
         """Begin to connect; returns when connected, or after :data:`~endwell.rooms.returning.WAIT_TIME`."""
@@ -95,7 +95,7 @@ class Link(ReturningLink):
     async def stop(self) -> None:
         """Disconnect. Calls that wait raise BusUnavailable."""
         await self._end()
-        self._patience.stop()
+        self._overdue.stop()
         self._expire_all()
 
     # -- calls ---------------------------------------------------------------------
@@ -119,7 +119,7 @@ class Link(ReturningLink):
                 BusUnavailable(f"{self._queued} bytes wait for Redis already; nothing was sent")
             )
             return future
-        self._enqueue(_Command(script, keys, arguments, size, self._patience.begin(), future))
+        self._enqueue(_Command(script, keys, arguments, size, self._overdue.begin(), future))
         return future
 
     def send(self, *arguments: Any) -> None:

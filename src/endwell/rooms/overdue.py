@@ -11,14 +11,14 @@ from contextlib import asynccontextmanager
 
 from . import returning
 
-__all__ = ["PARTS", "Patience", "patience"]
+__all__ = ["Overdue", "timeout_without_stalls"]
 
 #: The number of parts in which a limit is waited for. A part that is late, because this process stood still,
 #: counts as one.
-PARTS = 20
+_PARTS = 20
 
 
-class Patience:
+class Overdue:
     """Says which of many calls have waited for :data:`~endwell.rooms.returning.WAIT_TIME`.
 
     Args:
@@ -35,8 +35,8 @@ class Patience:
         """A call begins to wait. Returns its number."""
         if self._timer is None:
             self._start()
-            return self._now + PARTS
-        return self._now + PARTS + 1  # this part has begun already
+            return self._now + _PARTS
+        return self._now + _PARTS + 1  # this part has begun already
 
     def stop(self) -> None:
         """No call waits any more."""
@@ -46,7 +46,7 @@ class Patience:
 
     def _start(self) -> None:
         loop = asyncio.get_running_loop()
-        self._timer = loop.call_later(returning.WAIT_TIME / PARTS, self._tick)
+        self._timer = loop.call_later(returning.WAIT_TIME / _PARTS, self._tick)
 
     def _tick(self) -> None:
         self._timer = None
@@ -56,22 +56,22 @@ class Patience:
 
 
 @asynccontextmanager
-async def patience(seconds: float) -> AsyncIterator[None]:
+async def timeout_without_stalls(seconds: float) -> AsyncIterator[None]:
     """Like ``asyncio.timeout(seconds)``, for the time in which this process runs."""
     loop = asyncio.get_running_loop()
-    left = PARTS
+    left = _PARTS
     timer: asyncio.TimerHandle | None = None
 
     def tick() -> None:
         nonlocal left, timer
         left -= 1
         if left:
-            timer = loop.call_later(seconds / PARTS, tick)
+            timer = loop.call_later(seconds / _PARTS, tick)
         else:
             limit.reschedule(loop.time())
 
     async with asyncio.timeout(None) as limit:
-        timer = loop.call_later(seconds / PARTS, tick)
+        timer = loop.call_later(seconds / _PARTS, tick)
         try:
             yield
         finally:
