@@ -290,8 +290,7 @@ def _not_reached(
     """Return the error for ``exc``; ``late`` is what had not happened at the end of ``open_timeout``."""
     now = monotonic()
     if late is not None:
-        core.time_up(max(now, core.deadline))  # the clock of the timer may be a little ahead
-        core.fail_opening(Cause.HANDSHAKE_FAILED, now, exc)  # no effect after the other
+        _end_late(core, exc, now)
         return _failure(core, uri, f"{late} {_in_time(core)}", "connect" if proxy is None else "proxy")
     if isinstance(exc, ProxyError) and exc.reply is None:  # it was not asked
         core.fail_opening(Cause.HANDSHAKE_FAILED, now, exc)
@@ -315,14 +314,19 @@ def _not_reached(
     return _failure(core, uri, f"the proxy {proxy} failed: {why}", "proxy")
 
 
+def _end_late(core: Connection, exc: Exception, now: float) -> None:
+    """``open_timeout`` has ended the opening with ``exc``."""
+    core.time_up(max(now, core.deadline))  # the clock of the timer may be a little ahead
+    core.fail_opening(Cause.HANDSHAKE_FAILED, now, exc)  # no effect after the other
+
+
 def _not_secure(
     core: Connection, uri: WebSocketURI, exc: Exception, name: str, late: bool = False
 ) -> HandshakeError:
     """Return the error for ``exc`` in a TLS handshake with the server ``name`` that has no driver yet."""
     now = monotonic()
     if late:
-        core.time_up(max(now, core.deadline))  # the clock of the timer may be a little ahead
-        core.fail_opening(Cause.HANDSHAKE_FAILED, now, exc)  # no effect after the other
+        _end_late(core, exc, now)
         return _failure(core, uri, f"the TLS handshake was not complete {_in_time(core)}", "tls")
     if isinstance(exc, EOFError):
         core.eof(now)

@@ -70,9 +70,8 @@ def _bucket_of(limit: Limit, request: Request, address: object, now: float) -> B
     key: Hashable = None
     if callable(limit.key):
         key = limit.key(request)
-        check_returned(
-            key, limit.key
-        )  # each awaitable is a new object, so each connection would have its bucket
+        # Each awaitable is a new object, so each connection would have a bucket of its own.
+        check_returned(key, limit.key)
     elif limit.key == "address":
         key = address_key(address)
     return Bucket(limit) if key is None else shared_bucket(limit, key, now)

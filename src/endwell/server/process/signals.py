@@ -41,8 +41,7 @@ def hand_back(handlers: Mapping[signal.Signals, Any]) -> None:
     for number, handler in handlers.items():
         harmless = handler is signal.SIG_DFL and number in _lethal()
         signal.signal(number, _ignore if harmless else handler)
-    atexit.unregister(_ignore_to_the_end)
-    atexit.register(_ignore_to_the_end)
+    _ignore_at_exit()
 
 
 @contextmanager
@@ -70,8 +69,7 @@ def ignore() -> None:
         if _is_default(number):
             signal.signal(number, _ignore)
             signal.siginterrupt(number, False)  # no system call of the application fails with EINTR
-    atexit.unregister(_ignore_to_the_end)
-    atexit.register(_ignore_to_the_end)
+    _ignore_at_exit()
     signal.pthread_sigmask(signal.SIG_UNBLOCK, _lethal())
 
 
@@ -83,6 +81,12 @@ def _lethal() -> tuple[signal.Signals, ...]:
 
 def _ignore(_number: int, _frame: FrameType | None) -> None:
     """A handler. Not SIG_IGN, which the processes that this one starts would inherit."""
+
+
+def _ignore_at_exit() -> None:
+    # The last function that is registered runs first, and Python calls it twice if it is registered twice.
+    atexit.unregister(_ignore_to_the_end)
+    atexit.register(_ignore_to_the_end)
 
 
 def _ignore_to_the_end() -> None:
