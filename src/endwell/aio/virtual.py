@@ -85,6 +85,17 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         self.hold(future)
         return future
 
+    async def shutdown_default_executor(self, *args: Any, **kwargs: Any) -> None:
+        """Wait for the threads of the executor; time does not pass meanwhile.
+
+        Since Python 3.13, asyncio has a limit for it in time of the loop. A thread takes real time.
+        """
+        self._holding += 1
+        try:
+            await super().shutdown_default_executor(*args, **kwargs)
+        finally:
+            self._holding -= 1
+
     def _set_clock(self, now: float | None) -> None:
         for set_clock in self._set_clocks:
             set_clock(now)
