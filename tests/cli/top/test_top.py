@@ -190,9 +190,10 @@ async def test_a_server_that_speaks_something_else_ends_it_with_the_terminal_as_
         async with top(f"127.0.0.1:{server.port}") as screen:
             assert await screen.ended() == 1
             assert termios.tcgetattr(screen.inner) == screen.modes
+        url = f"ws://127.0.0.1:{server.port}/_endwell/feed"
         status, out, err = await once(f"127.0.0.1:{server.port}")
     assert (status, out) == (1, "")
-    assert err == "endwell top: the server sends what this version of endwell does not understand\n"
+    assert err == f"endwell top: {url}: the server sends what this version of endwell does not understand\n"
 
 
 async def test_a_process_with_tls_is_found_and_its_certificate_checked(use):

@@ -17,11 +17,12 @@ from collections.abc import Iterator
 from typing import Any
 
 from ...client.connect import ConnectKeywords, connect
-from ...errors import ConnectionClosed, HandshakeError, HandshakeRejected
+from ...errors import HandshakeError, HandshakeRejected
 from ...wire.authority import split_authority
 from ..options import add_connection, certificate_hint, connection_keywords
 from ..style import printable
 from .find import Place, places_of
+from .search import NOT_UNDERSTOOD, OPEN_TIME, NoAnswer, Target, first_answer
 from .session import SUBPROTOCOL, Watch, ask_once, is_terminal
 from .tables import report
 from .view import View
@@ -30,8 +31,8 @@ __all__ = ["add", "run"]
 
 #: Number of rows of each list that --once prints, unless --rows says it.
 ROWS = 20
-#: What a message of a server with another format may raise; RuntimeError includes RecursionError.
-_NOT_UNDERSTOOD = (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
+#: Seconds for which a server that does not answer delays the end of the command.
+CLOSE_TIME = 1.0
 _SCHEMES = {"http": "ws", "https": "wss", "ws": "ws", "wss": "wss"}
 #: The variable with the bearer token.
 TOKEN = "ENDWELL_TOKEN"  # noqa: S105  (a name)
@@ -66,18 +67,17 @@ def run(args: argparse.Namespace) -> int:
     try:
         _check(args)
         targets = list(_targets(args))
-        for url, keywords in targets:
-            connect(url, **keywords)  # raises ValueError; only `await` and `async with` connect
+        for target in targets:
+            connect(target.url, **target.keywords)  # raises ValueError; only `await` and `async with` connect
     except ValueError as error:
         print(f"endwell top: {error}", file=sys.stderr)
         return 2
     try:
         return asyncio.run(_once(args, targets) if args.once else _watch(args, targets))
-    except (HandshakeError, ConnectionClosed) as error:
-        _tell_failure(error)
-    except TimeoutError:
-        print("endwell top: the server does not answer", file=sys.stderr)
-    except _NOT_UNDERSTOOD:
+    except NoAnswer as error:
+        for failure in error.failures:
+            _tell_failure(str(failure), failure.error)
+    except NOT_UNDERSTOOD:
         print(
             "endwell top: the server sends what this version of endwell does not understand", file=sys.stderr
         )
@@ -94,18 +94,20 @@ def _check(args: argparse.Namespace) -> None:
         raise ValueError("standard input and output are no terminal; --once prints the present state")
 
 
-def _targets(args: argparse.Namespace) -> Iterator[tuple[str, ConnectKeywords]]:
+def _targets(args: argparse.Namespace) -> Iterator[Target]:
     """The URLs of the feed to try, and how to connect. Raises ValueError."""
     keywords: ConnectKeywords = {
         **connection_keywords(args),
         "subprotocols": [SUBPROTOCOL],
         "compression": None,
         "max_size": None,  # a large list is the answer to an ask
+        "open_timeout": OPEN_TIME,
+        "close_timeout": CLOSE_TIME,
     }
     if token := os.environ.get(TOKEN):
         keywords["additional_headers"] = [*_fields(keywords), ("Authorization", f"Bearer {token}")]
     if not (args.server.isascii() and args.server.isdigit()):
-        yield _feed_of(args.server), keywords
+        yield Target(_feed_of(args.server), keywords)
         return
     for place in places_of(int(args.server)):
         yield from _targets_of(place, keywords)
@@ -115,13 +117,13 @@ def _fields(keywords: ConnectKeywords) -> list[Any]:
     return list(keywords.get("additional_headers") or ())  # type: ignore[arg-type]
 
 
-def _targets_of(place: Place, keywords: ConnectKeywords) -> Iterator[tuple[str, ConnectKeywords]]:
+def _targets_of(place: Place, keywords: ConnectKeywords) -> Iterator[Target]:
     local: ConnectKeywords = {**keywords, "proxy": None}
     if place.unix_path is not None:
         local["unix_path"] = place.unix_path
     # Whether a socket speaks TLS is not known before.
     for scheme in ("ws", "wss"):
-        yield f"{scheme}://{place.authority}/_endwell/feed", local
+        yield Target(f"{scheme}://{place.authority}/_endwell/feed", local)
 
 
 def _feed_of(text: str) -> str:
@@ -136,61 +138,38 @@ def _feed_of(text: str) -> str:
     return f"{_SCHEMES[scheme.lower()]}://{authority}{path}/feed"
 
 
-async def _once(args: argparse.Namespace, targets: list[tuple[str, ConnectKeywords]]) -> int:
-    url, keywords = await _reachable(targets)
-    found = await ask_once(url, keywords, args.rows)
-    if args.json:
-        print(json.dumps(found))
-        return 0
-    lines = report(found["summary"], found["connections"], found["endings"])
-    # Text of the server, too, must not control the terminal.
-    print("\n".join(map(printable, lines)))
+async def _once(args: argparse.Namespace, targets: list[Target]) -> int:
+    async def ask(target: Target) -> str:
+        found = await ask_once(target.url, target.keywords, args.rows)
+        if args.json:
+            return json.dumps(found)
+        lines = report(found["summary"], found["connections"], found["endings"])
+        # Text of the server, too, must not control the terminal.
+        return "\n".join(map(printable, lines))
+
+    print((await first_answer(targets, ask))[1])
     return 0
 
 
-async def _watch(args: argparse.Namespace, targets: list[tuple[str, ConnectKeywords]]) -> int:
-    url, keywords = await _reachable(targets)
+async def _watch(args: argparse.Namespace, targets: list[Target]) -> int:
+    async def open_feed(target: Target) -> None:
+        async with connect(target.url, **target.keywords):
+            pass
+
+    # One target needs no search.
+    found = targets[0] if len(targets) == 1 else (await first_answer(targets, open_feed))[0]
     encoding = (sys.stdout.encoding or "").lower().replace("-", "")
-    view = View(url.removesuffix("/feed"), ascii_only=encoding != "utf8")
-    last = await Watch(url, keywords, view).run()
+    view = View(found.url.removesuffix("/feed"), ascii_only=encoding != "utf8")
+    last = await Watch(found.url, found.keywords, view).run()
     if last is None:
         return 0
-    if isinstance(last, HandshakeError):
-        _tell_failure(last)
-    else:
-        print(f"endwell top: {printable(str(last))}", file=sys.stderr)
+    _tell_failure(str(last), last)
     return 1
 
 
-async def _reachable(targets: list[tuple[str, ConnectKeywords]]) -> tuple[str, ConnectKeywords]:
-    """The first target with a feed. Raises the failure of the attempt that came furthest."""
-    if len(targets) == 1:
-        return targets[0]
-    failures: list[HandshakeError] = []
-    answered: set[tuple[str, Any]] = set()
-    for url, keywords in targets:
-        place = url.partition("://")[2], keywords.get("unix_path")
-        if place in answered:  # it does not speak TLS: a server would log a malformed request
-            continue
-        try:
-            async with connect(url, **keywords):
-                return url, keywords
-        except HandshakeError as error:
-            failures.append(error)
-            if isinstance(error, HandshakeRejected):
-                answered.add(place)
-    raise max(failures, key=_progress)
-
-
-def _progress(failure: HandshakeError) -> int:
-    """How far an attempt has come: to an answer of a server, to its certificate, or less far."""
-    if isinstance(failure, HandshakeRejected):
-        return 2
-    return int(bool(certificate_hint(failure.ending.exception)))
-
-
-def _tell_failure(error: HandshakeError | ConnectionClosed) -> None:
-    print(f"endwell top: {printable(str(error))}", file=sys.stderr)
+def _tell_failure(text: str, error: object) -> None:
+    """Print the text of what has failed, and what the operator can do."""
+    print(f"endwell top: {printable(text)}", file=sys.stderr)
     if isinstance(error, HandshakeRejected):
         status = error.response.status
         if status == 403:
@@ -199,5 +178,5 @@ def _tell_failure(error: HandshakeError | ConnectionClosed) -> None:
             print(
                 "there is no dashboard at this path: the server must call server.dashboard()", file=sys.stderr
             )
-    elif hint := certificate_hint(error.ending.exception):
+    elif isinstance(error, HandshakeError) and (hint := certificate_hint(error.ending.exception)):
         print(hint, file=sys.stderr)

@@ -29,8 +29,6 @@ SUBPROTOCOL = "endwell.feed.1"
 INTERVAL = 1.0
 #: A server that restarts is away for a moment, and an operator waits for it.
 POLICY = RetryPolicy(base=0.5, max_delay=5.0, codes={1000: Retry.NOW, 1011: Retry.LATER})
-#: Seconds for each answer of ``--once``.
-ANSWER_TIME = 15.0
 
 
 async def ask_once(url: str, keywords: ConnectKeywords, rows: int) -> dict[str, Any]:
@@ -39,9 +37,8 @@ async def ask_once(url: str, keywords: ConnectKeywords, rows: int) -> dict[str, 
     Raises:
         HandshakeError: The feed cannot be opened.
         ConnectionClosed: It has ended.
-        TimeoutError: There was no answer.
     """
-    async with connect(url, **keywords) as ws, asyncio.timeout(ANSWER_TIME):
+    async with connect(url, **keywords) as ws:
         await ws.send(json.dumps({"ask": "summary", "id": 1, "every": 3600}))
         while "summary" not in (answer := json.loads(await ws.recv())):
             pass
