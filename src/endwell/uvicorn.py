@@ -7,7 +7,7 @@ import asyncio
 import json
 import logging
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 from weakref import WeakKeyDictionary
 
@@ -24,13 +24,19 @@ from .aio.flag import Flag
 from .aio.handover import Handover
 from .aio.limiting import OpeningKey, opening_limit, over_opening_limit
 from .aio.opening import ConnectionSets
+from .aio.reactor import reactor_of
 from .aio.websocket import WebSocket
-from .asgi.scope import scope_of
+from .asgi.metrics_page import MetricsPage
+from .asgi.scope import route_of, scope_of
 from .asgi.websocket import WebSocketCall
 from .ending import Ending
 from .errors import BadRequest, RequestRefused
 from .http import Headers, Request, Response
 from .limit import Limit
+from .matching import check_proxies
+from .metrics.meter import Meter
+from .metrics.page import THIS_MACHINE
+from .metrics.table import Block
 from .options import Deflate, Options
 from .protocol.negotiation import Accepted
 from .protocol.opening import accept
@@ -43,7 +49,7 @@ if TYPE_CHECKING:
     from uvicorn.config import Config
     from uvicorn.server import ServerState
 
-__all__ = ["DEFAULTS", "Protocol"]
+__all__ = ["DEFAULTS", "Protocol", "metrics_page"]
 
 #: The names of the environment variables with options, as JSON.
 OPTIONS_VARIABLE, DRAIN_VARIABLE = "ENDWELL_OPTIONS", "ENDWELL_DRAIN"
@@ -238,7 +244,7 @@ class _Connection:
         if refusal is not None or accepted is None:
             assert refusal is not None
             self.logger.warning("Invalid WebSocket request: %s", refusal)
-            exchange.answer(refusal.response(), refusal)
+            self._refuse(exchange, refusal)
             return
         self._site.openings.add(exchange)
         scope = scope_of(
@@ -265,13 +271,18 @@ class _Connection:
         except Exception:  # of an application's key function
             self.logger.exception("Exception in the key function of a rate limit")
             self.log("500")
+            _meter.refused(500)
             exchange.answer(Response(500, Headers({"Content-Type": "text/plain"}), b"Internal Server Error"))
             return True
         if refusal is None:
             return False
         self.log("429")
-        exchange.answer(refusal.response(), refusal)
+        self._refuse(exchange, refusal)
         return True
+
+    def _refuse(self, exchange: Handover, refusal: RequestRefused) -> None:
+        _meter.refused(refusal.status)
+        exchange.answer(refusal.response(), refusal)
 
     @property
     def driver(self) -> asyncio.Protocol | None:
@@ -298,8 +309,10 @@ class _Connection:
     def accept(self, accepted: Accepted) -> WebSocket:
         """Send the 101 and return the WebSocket."""
         exchange, site = self._exchange, self._site
-        assert exchange is not None
+        assert exchange is not None and exchange.request is not None and self._call is not None
+        exchange.request.route = route_of(self._call.scope)
         ws = exchange.switch(accepted, exchange.options)
+        _meter.opened(ws, ws.request.route)
         self._exchange = None
         site.handling[ws] = self
         if self.logger.isEnabledFor(logging.INFO):
@@ -309,7 +322,9 @@ class _Connection:
         return ws
 
     def refused(self, status: int) -> None:
-        """Do nothing: uvicorn has no metrics."""
+        """Count the response of the application, if it is an error."""
+        if status >= 400:
+            _meter.refused(status)
 
     def returned(self, ws: WebSocket | None) -> None:
         """The application has returned or raised."""
@@ -336,8 +351,7 @@ class _Connection:
         """Answer a request that the application has not answered with 503, because the server stops."""
         exchange, call, run = self._exchange, self._call, self._site.run
         if exchange is not None and call is not None and run is not None and not exchange.answered:
-            refusal = run.refuse()
-            exchange.answer(refusal.response(), refusal)
+            self._refuse(exchange, run.refuse())
             call.gone()
 
     def closed(self) -> None:
@@ -411,6 +425,50 @@ class _Site(ConnectionSets):
 
 
 _sites: WeakKeyDictionary[ServerState, _Site] = WeakKeyDictionary()
+#: Of the process: a page belongs to an application, which may not know by which server it is called.
+_meter = Meter()
+
+
+def metrics_page(*, allow: Sequence[str] | None = THIS_MACHINE) -> MetricsPage:
+    """Return an ASGI application: the page of :meth:`Server.metrics_page`, for the WebSockets of this process.
+
+    Each worker of ``uvicorn --workers`` counts for itself, and its page has its own counts.
+
+    Args:
+        allow: Addresses and networks of the peers that get the page, and ``"unix"`` for those of a Unix socket;
+            others get 403. It is the ``client`` of the scope, which uvicorn's ``--proxy-headers`` replaces.
+            Default: this machine. None: all.
+
+    Raises:
+        ValueError: ``allow`` has something that is no network.
+        TypeError: ``allow`` is no sequence of strings.
+
+    Example:
+        ```python
+        from endwell.uvicorn import metrics_page
+        from fastapi import FastAPI
+
+        app = FastAPI()  # uvicorn app:app --ws endwell.uvicorn:Protocol
+        app.add_route("/metrics", metrics_page())
+        ```
+    """
+    return MetricsPage(None if allow is None else check_proxies(allow, "allow"), _count)
+
+
+def _count() -> list[Block]:
+    """What the servers of this process have counted."""
+    sites = list(_sites.values())
+    runs = [site.run for site in sites if site.run is not None]
+    _meter.refresh(
+        [ws for site in sites for ws in site.connections], sum(len(site.lingering) for site in sites)
+    )
+    _meter.set_process(
+        reactor_of(asyncio.get_running_loop()).seconds_stalled,
+        serving=not runs,
+        draining=bool(runs),
+        remaining=max((run.seconds_left(0.0) for run in runs), default=0.0),
+    )
+    return _meter.table.blocks()
 
 
 def _site_of(state: ServerState, protocol: type[Protocol], config: Config) -> _Site:

@@ -11,7 +11,7 @@ from ..http.headers import octets_of
 from ..http.request import Request
 from ..http.tls import TLSInfo
 
-__all__ = ["SPEC_VERSION", "Kind", "scope_of", "tls_extension"]
+__all__ = ["SPEC_VERSION", "Kind", "route_of", "scope_of", "tls_extension"]
 
 Kind: TypeAlias = Literal["http", "websocket"]
 
@@ -91,6 +91,12 @@ def scope_of(
             headers.list_of("Sec-WebSocket-Protocol") if "Sec-WebSocket-Protocol" in headers else []
         )
     return scope
+
+
+def route_of(scope: Mapping[str, Any]) -> str | None:
+    """The pattern of the route that the router of a framework has chosen; None if it has not said it."""
+    path = getattr(scope.get("route"), "path", None)
+    return path if isinstance(path, str) else None
 
 
 def tls_extension(info: TLSInfo) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from opentelemetry._logs import LoggerProvider
 from opentelemetry.propagators.textmap import Getter
 from opentelemetry.trace import Span, TracerProvider, set_span_in_context
 
+from ..asgi.scope import route_of
 from ..ending import Cause, Ending
 from .attributes import MAX_TEXT, Attributes, address_attributes
 from .telemetry import Telemetry, end_handshake, enter, guarded, legible, linked_context
@@ -157,7 +158,7 @@ class _Call:
         # What follows, and the callback, is in the trace of the span, which has ended.
         enter(linked_context(span))
         # Known since the router of the framework has run.
-        if isinstance(route := getattr(self._scope.get("route"), "path", None), str):
+        if (route := route_of(self._scope)) is not None:
             self._attributes["http.route"] = route
         end_handshake(span, status, ending=ending, route=route)
 

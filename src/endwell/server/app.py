@@ -25,6 +25,7 @@ from ..ending import Ending
 from ..http import Request, Response
 from ..matching import check_proxies
 from ..metrics.meter import Meter
+from ..metrics.page import THIS_MACHINE
 from ..options import OptionKeywords, Options, check_keywords
 from ..rooms.rooms import Rooms, choose_bus, end_graces, registry_of
 from ..sync.portal import Portal
@@ -423,7 +424,7 @@ class Server:
         self,
         path: str = "/metrics",
         *,
-        allow: Sequence[str] | None = ("127.0.0.0/8", "::1", "unix"),
+        allow: Sequence[str] | None = THIS_MACHINE,
         host: str = "127.0.0.1",
         port: int | None = None,
     ) -> None:

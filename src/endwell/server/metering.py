@@ -11,10 +11,10 @@ from ..aio.reactor import Reactor, reactor_of
 from ..aio.websocket import WebSocket
 from ..errors import ConcurrencyError
 from ..http import Request, Response
-from ..matching import is_address_among
-from ..metrics.exposition import as_dict, media_type, render
+from ..metrics.exposition import as_dict
 from ..metrics.meter import Meter
-from ..metrics.table import Table
+from ..metrics.page import respond
+from ..metrics.table import Block, Table
 from ..rooms.rooms import Rooms, registry_of
 from ..sync.portal import Portal
 from .drain.run import DrainRun
@@ -109,13 +109,11 @@ class Metering:
 
     def page(self, request: Request, allow: Sequence[str] | None) -> Response:
         """The page for Prometheus."""
-        if allow is not None and not is_address_among(request.remote_address, allow):
-            return Response(403)
+        return respond(request.remote_address, request.headers, allow, self._count)
+
+    def _count(self) -> list[Block]:
         self._refresh()
-        kind = media_type(request.headers.list_of("Accept"))
-        # The pattern of a route may contain surrogates, which UTF-8 does not have.
-        body = render(self.meter.table.blocks(), kind).encode(errors="replace")
-        return Response(200, {"Content-Type": kind, "Cache-Control": "no-store"}, body)
+        return self.meter.table.blocks()
 
 
 def use_table(metering: Metering, table: Table) -> None:
