@@ -17,7 +17,7 @@ import os
 import struct
 import sys
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import suppress
 from typing import NamedTuple
 
@@ -124,12 +124,12 @@ class Table:
         self._words[self._begin // 8] = end - self._begin
         return cells // 8
 
-    def blocks(self) -> list[Block]:
-        """Return the blocks of all processes."""
+    def blocks(self, numbers: Collection[int] | None = None) -> list[Block]:
+        """Return the blocks of all processes with these numbers. Default: all blocks."""
         blocks: list[Block] = []
         for _ in range(_READS):
             state = self._words[1]
-            blocks = [block for begin in self._valid(state) for block in self._read(begin)]
+            blocks = [block for begin in self._valid(state) for block in self._read(begin, numbers)]
             if state == self._words[1]:
                 break
         return blocks
@@ -148,7 +148,7 @@ class Table:
             if not left_out or begin != self._begin_of(left_out):
                 yield begin
 
-    def _read(self, begin: int) -> Iterator[Block]:
+    def _read(self, begin: int, numbers: Collection[int] | None = None) -> Iterator[Block]:
         at, end = begin + _HEADER, begin + min(self._words[begin // 8], SLOT_SIZE)
         while at + _BLOCK.size <= end:
             number, size, length = _BLOCK.unpack_from(self._bytes, at)
@@ -156,11 +156,12 @@ class Table:
             cells = (at + length + -length % 8) // 8
             if 8 * (cells + size) > end:
                 return
-            try:
-                labels = tuple(json.loads(bytes(self._bytes[at : at + length])))
-            except (ValueError, TypeError):
-                return  # these bytes are no block; the supervisor must not stop because of them
-            yield Block(number, labels, list(self.cells[cells : cells + size]))
+            if numbers is None or number in numbers:
+                try:
+                    labels = tuple(json.loads(bytes(self._bytes[at : at + length])))
+                except (ValueError, TypeError):
+                    return  # these bytes are no block; the supervisor must not stop because of them
+                yield Block(number, labels, list(self.cells[cells : cells + size]))
             at = (cells + size) * 8
 
     def prepare(self, slot: int) -> None:

@@ -530,6 +530,7 @@ class Server:
             check_prefix(path, "path"),
             self,
             registry=lambda: registry_of(self.rooms),
+            metering=self._metering,
             control=lambda: self._control,
             authorize=authorize,
             actions=actions,

@@ -15,6 +15,7 @@ from ..metrics.exposition import as_dict
 from ..metrics.meter import Meter
 from ..metrics.page import respond
 from ..metrics.table import Block, Table
+from ..metrics.totals import totals
 from ..rooms.rooms import Rooms, registry_of
 from ..sync.portal import Portal
 from .drain.run import DrainRun
@@ -45,8 +46,8 @@ class Metering:
         self._reactor: Reactor | None = None
         # What the loops of earlier runs of the server were stalled for.
         self._stalled_before = 0.0
-        #: Whether other processes show the counts of this one.
-        self.is_shared = False
+        #: The name of the table that other processes read, too; "" if they do not.
+        self.table_name = ""
         self._refreshing: asyncio.Task[None] | None = None
 
     def begin(self, listener: Listener) -> None:
@@ -54,7 +55,7 @@ class Metering:
         self._listener = listener
         self._reactor = reactor_of(listener.loop)
         self._stalled_before -= self._reactor.seconds_stalled
-        if self.is_shared:
+        if self.table_name:
             self._refreshing = asyncio.get_running_loop().create_task(self._refresh_often())
 
     def end(self) -> None:
@@ -107,6 +108,11 @@ class Metering:
     async def _refresh_in_loop(self) -> None:
         self._refresh()
 
+    def totals(self, skipped: str) -> dict[str, int]:
+        """See :func:`endwell.metrics.totals.totals`."""
+        self._refresh()
+        return totals(self.meter.table, skipped)
+
     def page(self, request: Request, allow: Sequence[str] | None) -> Response:
         """The page for Prometheus."""
         return respond(request.remote_address, request.headers, allow, self._count)
@@ -116,10 +122,10 @@ class Metering:
         return self.meter.table.blocks()
 
 
-def use_table(metering: Metering, table: Table) -> None:
-    """Count in a table that other processes read, too."""
+def use_table(metering: Metering, table: Table, name: str) -> None:
+    """Count in a table that other processes read, too. ``name`` is different for each table."""
     metering.meter.use(table)
-    metering.is_shared = True
+    metering.table_name = name
 
 
 def own_samples(metering: Metering) -> dict[str, list[dict[str, object]]]:

@@ -125,7 +125,8 @@ def _listening_on(host: str, port: int, *, shared: bool = False) -> list[_socket
 def _use_counts(server: Server, config: WorkerConfig) -> None:
     """Count in the table that all workers share."""
     if config.counts >= 0:
-        use_table(server._metering, Table(config.counts, config.load))
+        name = config.counts_name or str(config.supervisor)
+        use_table(server._metering, Table(config.counts, config.load), name)
 
 
 def supervise(

@@ -46,6 +46,7 @@ def summary(at=6000.0, *workers, **fields):
         },
         "rooms": {"count": 1, "largest": [["a", 2]]},
         "bus": {"kind": "local", "connected": True, "disconnections": 0, "lost_publications": 0},
+        "totals": {"messages_in": 10, "messages_out": 20, "bytes_in": 1000, "bytes_out": 2000},
         "missing_workers": 0,
         **fields,
     }

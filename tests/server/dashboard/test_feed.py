@@ -73,12 +73,15 @@ async def test_a_summary_counts_the_connections_and_what_they_have_sent(server):
             "lost_publications": 0,
         }
         assert summary["missing_workers"] == 0
+        counters = "messages_in", "messages_out", "bytes_in", "bytes_out"
+        assert summary["totals"] == {name: worker[name] for name in counters}, "without those of the feed"
         await end(ann, ben)
         # What a connection has counted stays after its end.
         while (summary := (await client.receive())["summary"])["connections"]:
             pass
         [worker] = summary["workers"]
         assert (worker["messages_in"], worker["messages_out"]) == (1, 3)
+        assert summary["totals"] == {name: worker[name] for name in counters}
         endings = summary["endings"]
         assert endings["by_cause"] == {"peer_closed": 2}
         assert endings["by_code"] == {"1000": 2}

@@ -71,6 +71,22 @@ async def test_endings_of_a_process_that_has_ended_are_shown():
             assert ([row["key"] for row in answer["rows"]], answer["total"]) == (["ben"], 1)
 
 
+async def test_the_totals_of_a_process_that_has_ended_still_count():
+    bus = FaultyBus()
+    async with serving(bus) as stays, feed(stays) as client:
+        async with serving(bus) as ends:
+            await ended(ends, "ann", "ben")
+            while (known := await client.summary())["totals"]["messages_out"] < 2:
+                pass
+            assert (known["missing_workers"], len(known["workers"])) == (0, 2)
+        while len((summary := (await client.receive())["summary"])["workers"]) > 1:
+            pass
+        assert summary["totals"] == known["totals"]
+        await ended(stays, "cid")
+        while (await client.summary())["totals"]["messages_out"] != 3:
+            pass
+
+
 async def test_a_process_that_starts_later_gets_what_was_left_before():
     bus = FaultyBus()
     async with AsyncExitStack() as stack:

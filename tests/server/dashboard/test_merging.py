@@ -8,6 +8,7 @@ import pytest
 
 from endwell.server.dashboard.merging import merge_endings, merge_rows, merge_summaries
 from endwell.server.dashboard.order import AskError, Order
+from endwell.server.dashboard.totals import TABLES, Totals
 
 
 def part(worker, *values, full=False):
@@ -64,7 +65,8 @@ def summary(pid, count, *rooms):
             "by_cause": {"peer_closed": 1}, "by_code": {"1000": 1},
         },
         "rooms": {"count": count, "largest": [list(each) for each in rooms]},
-        "bus": {"name": "x", "kind": "redis", "connected": pid == 1, "disconnections": 1, "lost_publications": 2},
+        "bus": {"name": "x", "kind": "redis", "connected": pid == 1},
+        "totals": {"table": {"messages_in": pid}},
     }  # fmt: skip
 
 
@@ -78,8 +80,22 @@ def test_the_counts_of_summaries_are_added():
     )
     assert answer["endings"]["by_code"] == {"1000": 2}
     assert answer["rooms"] == {"count": 5, "largest": [["a", 4], ["b", 2]]}
-    assert answer["bus"] == {"kind": "redis", "connected": False, "disconnections": 2, "lost_publications": 4}
+    assert answer["bus"] == {"kind": "redis", "connected": False}
+    assert answer["totals"] == {"table": {"messages_in": 2}}, "both have read the same counts"
     assert answer["missing_workers"] == 1
+
+
+def test_totals_do_not_go_back():
+    totals = Totals()
+    assert totals.update({"a": {"messages_in": 5, "bytes_in": 9}, "b": {"messages_in": 1}}) == {
+        "messages_in": 6,
+        "bytes_in": 9,
+    }
+    assert totals.update({"a": {"messages_in": 4, "bytes_in": 10}}) == {"messages_in": 6, "bytes_in": 10}
+    for number in range(TABLES):
+        known = totals.update({"a": {"messages_in": 7}, f"new {number}": {"messages_in": 1}})
+        assert known["messages_in"] == 9 + number
+    assert totals.update({"a": {"messages_in": 8}})["messages_in"] == 9 + TABLES
 
 
 def test_a_cursor_names_the_place_after_which_the_next_page_begins():

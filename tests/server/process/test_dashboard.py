@@ -179,6 +179,57 @@ async def test_a_worker_that_is_stopped_is_missing_and_one_that_was_killed_is_re
         served.finish()
 
 
+async def test_totals_never_go_back(tmp_path):
+    """Neither when a worker is killed nor in a rolling restart."""
+    last = {}
+
+    async def summary_of(program, reached):
+        """The first summary for which ``reached(summary)`` is true. All before it are checked."""
+
+        def checked(summary):
+            totals = summary["totals"]
+            assert all(totals[name] >= count for name, count in last.items()), (last, totals)
+            last.update(totals)
+            return reached(summary)
+
+        return (await endings_of(program, checked))[0]
+
+    with running(program(tmp_path)) as served:
+        apps = await connect_to_both_workers(served)
+        for ws in apps.values():
+            for number in range(10):
+                await ws.send(str(number))
+                assert await within(ws.recv()) == str(number)
+        counted = await summary_of(
+            served,
+            lambda summary: all(
+                summary["totals"][name] == sum(worker[name] for worker in summary["workers"])
+                for name in ("messages_in", "messages_out")
+            ),
+        )
+        assert counted["totals"]["messages_in"] == 20
+        sent = counted["totals"]["messages_out"]
+        killed, stays = apps
+        os.kill(killed, signal.SIGKILL)
+        after = await summary_of(
+            served,
+            lambda summary: (
+                len(summary["workers"]) == 2
+                and killed not in {worker["pid"] for worker in summary["workers"]}
+            ),
+        )
+        assert (after["totals"]["messages_in"], after["totals"]["messages_out"]) == (20, sent)
+        await apps[stays].send("last")
+        assert await within(apps[stays].recv()) == "last"
+        served.send(signal.SIGHUP)
+        served.logged("workers exited: 2")
+        after = await summary_of(
+            served, lambda summary: len(summary["workers"]) == 2 and not summary["missing_workers"]
+        )
+        assert (after["totals"]["messages_in"], after["totals"]["messages_out"]) == (21, sent + 1)
+        served.finish()
+
+
 def is_connected(process, port):
     """Whether a process has the server's end of the TCP connection from ``port``."""
     inodes = set()

@@ -142,8 +142,9 @@ def summary_lines(summary: dict[str, Any], rates: dict[str, float] | None = None
         return sum(worker[name] for worker in workers)
 
     if rates is None:
-        traffic = f"received {size(total('messages_in'))} messages, {size(total('bytes_in'))}B"
-        traffic += f"; sent {size(total('messages_out'))} messages, {size(total('bytes_out'))}B"
+        totals = summary["totals"]
+        traffic = f"received {size(totals['messages_in'])} messages, {size(totals['bytes_in'])}B"
+        traffic += f"; sent {size(totals['messages_out'])} messages, {size(totals['bytes_out'])}B"
     else:
         traffic = f"in {size(rates['messages_in'])} msg/s, {size(rates['bytes_in'])}B/s"
         traffic += f"; out {size(rates['messages_out'])} msg/s, {size(rates['bytes_out'])}B/s"

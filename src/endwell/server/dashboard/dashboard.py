@@ -22,6 +22,7 @@ from ...rooms.registry import Registry
 from ...rooms.rooms import Rooms
 from ..drain.timetable import Phase
 from ..files import slash
+from ..metering import Metering
 from ..process.control import ProcessControl
 from ..router import RouteOptions, Router
 from ..threads import HandlerThreads
@@ -34,6 +35,7 @@ from .heritage import Heritage, bequest_of
 from .knowledge import Knowledge, Process, parse_connection
 from .merging import merge_counts, merge_endings, merge_rows, merge_summaries
 from .order import AskError
+from .totals import Totals
 from .workers import Workers
 
 __all__ = ["Dashboard"]
@@ -53,6 +55,7 @@ class Dashboard:
         path: The path of the page, without a slash at the end.
         process: The server.
         registry: That of the rooms.
+        metering: Has the totals.
         control: The control of this process.
         authorize: See :meth:`Server.dashboard`.
         actions: See :meth:`Server.dashboard`.
@@ -66,6 +69,7 @@ class Dashboard:
         process: Process,
         *,
         registry: Callable[[], Registry],
+        metering: Metering,
         control: Callable[[], ProcessControl | None],
         authorize: Authorize | None,
         actions: bool,
@@ -76,12 +80,13 @@ class Dashboard:
         self._threads = threads
         self._options = options
         self._access = Access(authorize, threads.operator, options)
-        self._knowledge = Knowledge(process, f"{path}/feed", registry)
+        self._knowledge = Knowledge(process, f"{path}/feed", registry, metering)
         #: An observer of all connections.
         self.endings = self._knowledge.endings
         self._actions = Actions(actions, self._knowledge, control)
         #: What processes that have ended have left.
         self._heritage = Heritage()
+        self._totals = Totals()
         self._workers = Workers(self._knowledge.worker, self._answer_worker, self._bequest, self._inherit)
         self._summary: tuple[float, asyncio.Task[dict[str, Any]]] | None = None
 
@@ -196,6 +201,10 @@ class Dashboard:
             self._knowledge.summary(), self._workers.ask({"ask": "summary"})
         )
         summary = merge_summaries([own, *others], missing)
+        totals = self._totals.update(summary["totals"])
+        for name in "disconnections", "lost_publications":
+            summary["bus"][name] = totals.pop(name)
+        summary["totals"] = totals
         # After the answers: a process that has ended meanwhile counts. One that has answered counts once.
         inherited = await self._heritage.counts({worker["worker"] for worker in summary["workers"]})
         summary["endings"] = merge_counts([summary["endings"], inherited])

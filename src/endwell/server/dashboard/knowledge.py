@@ -18,6 +18,7 @@ from ...aio.syscalls import monotonic
 from ...aio.websocket import WebSocket, last_message_at, opened_at
 from ...rooms.registry import Registry
 from ..drain.run import DrainRun
+from ..metering import Metering
 from .endings import MAX_TEXT, SEARCHED, EndingLog, find_endings, matches, text_of
 from .numbers import Numbers
 from .order import AskError, Order, Place, first, search_of
@@ -73,6 +74,7 @@ class Knowledge:
         process: The server.
         skipped: The pattern of the route of the feeds, which are no connections of the application.
         registry: That of the rooms.
+        metering: Has the totals.
     """
 
     def __init__(
@@ -80,11 +82,13 @@ class Knowledge:
         process: Process,
         skipped: str,
         registry: Callable[[], Registry],
+        metering: Metering,
     ) -> None:
         self.worker = secrets.token_hex(4)
         self._process = process
         self._skipped = skipped
         self._registry = registry
+        self._metering = metering
         self.numbers = Numbers()
         self.endings = EndingLog(skipped, self.numbers)
         self._began = monotonic()
@@ -140,6 +144,7 @@ class Knowledge:
             "endings": log.counts(),
             "rooms": {"count": self._rooms[0], "largest": self._rooms[1]},
             "bus": self._bus(),
+            "totals": {self._metering.table_name or self.worker: self._metering.totals(self._skipped)},
         }
 
     def _lingering(self) -> int:
@@ -151,8 +156,6 @@ class Knowledge:
         return {
             "kind": registry.bus.name,
             "connected": registry.bus.is_connected,
-            "disconnections": registry.bus.disconnections,
-            "lost_publications": registry.lost_publications,
         }
 
     async def _count_rooms(self) -> None:

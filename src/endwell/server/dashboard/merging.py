@@ -9,7 +9,7 @@ from typing import Any
 from .knowledge import LARGEST
 from .order import Order, Place, first
 
-__all__ = ["merge_counts", "merge_endings", "merge_rows", "merge_summaries"]
+__all__ = ["later_totals", "merge_counts", "merge_endings", "merge_rows", "merge_summaries", "sum_counts"]
 
 
 def merge_summaries(answers: list[dict[str, Any]], missing: int) -> dict[str, Any]:
@@ -19,10 +19,11 @@ def merge_summaries(answers: list[dict[str, Any]], missing: int) -> dict[str, An
     return {
         "workers": workers,
         "connections": sum(each["connections"] for each in workers),
-        "by_route": _sum(each["by_route"] for each in parts),
+        "by_route": sum_counts(each["by_route"] for each in parts),
         "endings": merge_counts([each["endings"] for each in parts]),
         "rooms": _merge_rooms([each["rooms"] for each in parts]),
         "bus": _merge_buses([each["bus"] for each in parts]),
+        "totals": _merge_totals(each["totals"] for each in parts),
         "missing_workers": missing + len(answers) - len(parts),
     }
 
@@ -32,8 +33,8 @@ def merge_counts(counts: list[dict[str, Any]]) -> dict[str, Any]:
     return {
         "minutes": _sum_rows(each["minutes"] for each in counts),
         "hours": _sum_rows(each["hours"] for each in counts),
-        "by_cause": _sum(each["by_cause"] for each in counts),
-        "by_code": _sum(each["by_code"] for each in counts),
+        "by_cause": sum_counts(each["by_cause"] for each in counts),
+        "by_code": sum_counts(each["by_code"] for each in counts),
     }
 
 
@@ -77,7 +78,8 @@ def _valid(answers: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [each for each in answers if "error" not in each]
 
 
-def _sum(counts: Iterable[dict[str, int]]) -> dict[str, int]:
+def sum_counts(counts: Iterable[dict[str, int]]) -> dict[str, int]:
+    """The sums of the counts with the same names."""
     total: Counter[str] = Counter()
     for each in counts:
         total.update(each)
@@ -94,7 +96,7 @@ def _sum_rows(tables: Iterable[list[list[Any]]]) -> list[list[Any]]:
 
 
 def _merge_rooms(parts: list[dict[str, Any]]) -> dict[str, Any]:
-    members = _sum(dict(each["largest"]) for each in parts)
+    members = sum_counts(dict(each["largest"]) for each in parts)
     largest = sorted(members.items(), key=lambda each: (-each[1], each[0]))
     # A room with members in several processes is one room. Its name is known if it is one of the largest.
     count = max([len(members), *(each["count"] for each in parts)])
@@ -105,6 +107,18 @@ def _merge_buses(parts: list[dict[str, Any]]) -> dict[str, Any]:
     return {
         "kind": parts[0]["kind"],
         "connected": all(each["connected"] for each in parts),
-        "disconnections": sum(each["disconnections"] for each in parts),
-        "lost_publications": sum(each["lost_publications"] for each in parts),
     }
+
+
+def _merge_totals(parts: Iterable[dict[str, dict[str, int]]]) -> dict[str, dict[str, int]]:
+    """The totals of each table of counts. The processes that share one have read it one after the other."""
+    merged: dict[str, dict[str, int]] = {}
+    for part in parts:
+        for table, counts in part.items():
+            merged[table] = later_totals(merged.get(table, {}), counts)
+    return merged
+
+
+def later_totals(one: dict[str, int], other: dict[str, int]) -> dict[str, int]:
+    """Of two reads of the same totals, the later one: no count goes back."""
+    return {name: max(one.get(name, 0), other.get(name, 0)) for name in one | other}

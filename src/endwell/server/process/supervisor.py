@@ -11,6 +11,7 @@ from __future__ import annotations
 import _socket
 import logging
 import os
+import secrets
 import signal
 import socket
 import threading
@@ -79,6 +80,7 @@ class Supervisor:
         self._command = command()
         self._loads = LoadTable()
         self._counts_file = shared_file(SLOTS)
+        self._counts_name = secrets.token_hex(8)
         #: The counts of the workers that have exited.
         self._counts = Table(self._counts_file, 0)
         self._broker = Broker(limits.max_history, limits.max_known_rooms)
@@ -317,6 +319,7 @@ class Supervisor:
             channel=-1,  # set by Worker
             loads=self._loads.file,
             counts=self._counts_file,
+            counts_name=self._counts_name,
             sockets=[sock.fileno() for sock in self._socks],
             reserves=True,
             pages=[(host, port, [sock.fileno() for sock in socks]) for host, port, socks in self._pages],

@@ -45,6 +45,8 @@ class WorkerConfig:
     bus: int = -1
     #: File descriptor of the counts of all workers. Likewise.
     counts: int = -1
+    #: A random name for them. Likewise.
+    counts_name: str = ""
     #: Whether the supervisor counts connections. One that was started before an update does not.
     reserves: bool = False
     #: The pages that have their own port: host, port, and the file descriptors of the listening sockets. Likewise.
