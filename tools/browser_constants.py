@@ -28,6 +28,9 @@ BLOCK = re.compile(r"(?<=^// Made by ).*?(?=^// End of what is made\.$)", re.MUL
 
 #: The limits of Options that endwell.js has, too.
 LIMITS = ("ping_interval", "ping_timeout", "stale_after", "open_timeout", "close_timeout")
+#: The numbers of endwell.js that may be 0, which Python has as None or not at all: no retry, no heartbeat, no limit, no
+#: queue.
+MAY_BE_0 = ("maxRetries", "pingInterval", "staleAfter", "maxQueue")
 #: The causes that a page can distinguish, in addition to PEER_CLOSED. A page does not learn how TCP ended,
 #: nor the HTTP status.
 CAUSES = (
@@ -52,6 +55,29 @@ def defaults() -> dict[str, Any]:
         "maxQueue": 100,
         "whenFull": "refuse",
     }
+
+
+def unlimited() -> list[str]:
+    """The numbers that may be Infinity: those that may be None in Python, and the length of the queue."""
+    names = [limit.name for limit in fields(RetryPolicy) if limit.metadata and limit.default is None]
+    names += [limit.name for limit in fields(Options) if limit.name in LIMITS and limit.metadata["none"]]
+    return [*map(_camel, names), "maxQueue"]
+
+
+def whole() -> list[str]:
+    """The numbers that have no fraction."""
+    names = [limit.name for limit in fields(RetryPolicy) if limit.metadata.get("unit") == "tries"]
+    return [*map(_camel, names), "maxQueue"]
+
+
+def kinds() -> str:
+    """What the default options may be: a digit for each."""
+    found = ""
+    for name, default in defaults().items():
+        is_number = isinstance(default, int | float | None)
+        bits = (name in MAY_BE_0) + 2 * (name in unlimited()) + 4 * (name not in whole())
+        found += str(bits if is_number else 0)
+    return found
 
 
 def retry() -> tuple[dict[int, str], str]:
@@ -89,6 +115,8 @@ def block() -> str:
     return (
         "tools/browser_constants.py: change what it reads, then run `make docs`.\n"
         f"/** @type {{Options}} */\nconst DEFAULTS = {{\n{options}}};\n"
+        "// What each of these may be, beside positive whole numbers: 1: 0, 2: Infinity, 4: a fraction; 0: no number.\n"
+        f'const KINDS = "{kinds()}";\n'
         f"/** @type {{Record<number, Retry>}} */\nconst CODES = {_js(codes)};\n"
         "/** @type {(code: number) => Retry} */\n"
         f'const retryOf = (code) => CODES[code] ?? ({later} ? "later" : "never");\n'

@@ -28,7 +28,7 @@ ROOT = Path(__file__).parents[2]
 MODULE = ROOT / "src" / "endwell" / "browser" / "endwell.js"
 #: The size limit, minified and compressed, in bytes. 400 of them are the option `token`; 300 are `staleAfter`,
 #: a list of URLs, and `state`; 50 are the check of numbers among the options.
-MOST = 3750
+MOST = 3850
 
 DECIDE = """
 import { decide } from %s;
@@ -125,7 +125,7 @@ def test_the_module_passes_the_type_checker():
     run(tool("tsc"), "--project", "tools/browser")
 
 
-def test_the_module_has_at_most_3750_bytes():
+def test_the_module_has_at_most_3850_bytes():
     minified = run(tool("esbuild"), "--minify", "--format=esm", str(MODULE))
     assert len(gzip.compress(minified.encode(), 9)) <= MOST
 

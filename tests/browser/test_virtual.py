@@ -248,21 +248,3 @@ def test_an_undefined_option_has_its_default_and_a_time_may_be_infinite():
         return [waits, before, world.sockets.length];
         """
     ) == [[5], 1, 2]
-
-
-@pytest.mark.parametrize(
-    ("option", "value"),
-    [("base", "NaN"), ("staleAfter", "-1"), ("maxRetries", "NaN"), ("openTimeout", "five")],
-)
-def test_a_number_that_is_none_is_named(option: str, value: str):
-    text = told(
-        f"""
-        try {{
-          const five = "five";
-          new ReconnectingWebSocket("ws://a/", {{ {option}: {value} }});
-        }} catch (error) {{
-          return `${{error}} ${{world.sockets.length}}`;
-        }}
-        """
-    )
-    assert text == f"RangeError: {option} cannot be {value} 0"

@@ -119,11 +119,11 @@ export type Options = {
      */
     maxAdvised: number;
     /**
-     * maximum attempts in a row
+     * maximum attempts in a row, a whole number; 0: none, Infinity: no limit
      */
     maxRetries: number;
     /**
-     * seconds: maximum duration of the attempts in a row
+     * seconds: maximum duration of the attempts in a row; Infinity: no limit
      */
     maxTime: number;
     /**
@@ -131,19 +131,19 @@ export type Options = {
      */
     codes: Record<number, Retry>;
     /**
-     * seconds without a message until a heartbeat is sent; 0: no heartbeat
+     * seconds without a message until a heartbeat is sent; 0: no heartbeat, Infinity: only when the page comes back
      */
     pingInterval: number;
     /**
-     * seconds without an answer to a heartbeat until the connection is closed
+     * seconds without an answer to a heartbeat until the connection is closed; Infinity: no limit
      */
     pingTimeout: number;
     /**
-     * seconds without a message until the connection is closed, and replaced by another one; 0: no limit
+     * seconds without a message until the connection is closed, and replaced by another one; 0 or Infinity: no limit
      */
     staleAfter: number;
     /**
-     * seconds: maximum duration of the opening handshake
+     * seconds: maximum duration of the opening handshake; Infinity: no limit
      */
     openTimeout: number;
     /**
@@ -151,7 +151,7 @@ export type Options = {
      */
     closeTimeout: number;
     /**
-     * maximum number of messages that wait for the next connection
+     * maximum number of messages that wait for the next connection, a whole number; 0: none, Infinity: no limit
      */
     maxQueue: number;
     /**
@@ -227,8 +227,10 @@ export declare class ReconnectingWebSocket extends ReconnectingWebSocket_base {
     /** @type {((event: StateEvent) => void) | null} */
     onstate: ((event: StateEvent) => void) | null;
     /**
-     * Connects immediately. Throws what WebSocket's constructor throws, and RangeError for `codes` that no
-     * ending can have, and for a number that is negative or NaN. An undefined option has its default.
+     * Connects immediately. Throws what WebSocket's constructor throws, RangeError for `codes` that no ending can
+     * have, TypeError for an option that must be a number and is none, and RangeError for a number that it cannot
+     * be: negative, NaN, 0 or Infinity where the option does not name them, or a fraction where it must be a whole
+     * number. An undefined option has its default.
      * @param {Source | Source[]} url an address, or a function that returns one or a promise of one; it is
      * called for each connection, and an exception is a failed handshake. Of a list, each attempt after a
      * failure or a short connection takes the next item, and the first one follows a stable connection

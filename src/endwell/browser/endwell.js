@@ -22,6 +22,8 @@ const DEFAULTS = {
   maxQueue: 100,
   whenFull: "refuse",
 };
+// What each of these may be, beside positive whole numbers: 1: 0, 2: Infinity, 4: a fraction; 0: no number.
+const KINDS = "044443676764030";
 /** @type {Record<number, Retry>} */
 const CODES = { 1001: "now", 1005: "later", 1006: "now", 1011: "later", 1012: "now", 1013: "later", 1014: "later", 1015: "later", 3000: "never", 3003: "never", 4990: "now", 4991: "never" };
 /** @type {(code: number) => Retry} */
@@ -85,15 +87,15 @@ const SHARE = 0.8;
  * @property {number} maxDelay seconds: maximum of the back-off
  * @property {number} stableAfter seconds: a connection that lasts this long resets the count of attempts
  * @property {number} maxAdvised seconds: maximum wait that a server can request; longer ones are cut to it
- * @property {number} maxRetries maximum attempts in a row
- * @property {number} maxTime seconds: maximum duration of the attempts in a row
+ * @property {number} maxRetries maximum attempts in a row, a whole number; 0: none, Infinity: no limit
+ * @property {number} maxTime seconds: maximum duration of the attempts in a row; Infinity: no limit
  * @property {Record<number, Retry>} codes your decision for close codes; 1006: a connection ended without a Close
- * @property {number} pingInterval seconds without a message until a heartbeat is sent; 0: no heartbeat
- * @property {number} pingTimeout seconds without an answer to a heartbeat until the connection is closed
- * @property {number} staleAfter seconds without a message until the connection is closed, and replaced by another one; 0: no limit
- * @property {number} openTimeout seconds: maximum duration of the opening handshake
+ * @property {number} pingInterval seconds without a message until a heartbeat is sent; 0: no heartbeat, Infinity: only when the page comes back
+ * @property {number} pingTimeout seconds without an answer to a heartbeat until the connection is closed; Infinity: no limit
+ * @property {number} staleAfter seconds without a message until the connection is closed, and replaced by another one; 0 or Infinity: no limit
+ * @property {number} openTimeout seconds: maximum duration of the opening handshake; Infinity: no limit
  * @property {number} closeTimeout seconds: maximum duration of the closing handshake
- * @property {number} maxQueue maximum number of messages that wait for the next connection
+ * @property {number} maxQueue maximum number of messages that wait for the next connection, a whole number; 0: none, Infinity: no limit
  * @property {"refuse" | "drop"} whenFull with a full queue, send() returns false, or the oldest message is dropped
  */
 
@@ -246,8 +248,10 @@ export class ReconnectingWebSocket extends /** @type {new () => Typed & EventTar
   #renewalTimer = 0;
 
   /**
-   * Connects immediately. Throws what WebSocket's constructor throws, and RangeError for `codes` that no
-   * ending can have, and for a number that is negative or NaN. An undefined option has its default.
+   * Connects immediately. Throws what WebSocket's constructor throws, RangeError for `codes` that no ending can
+   * have, TypeError for an option that must be a number and is none, and RangeError for a number that it cannot
+   * be: negative, NaN, 0 or Infinity where the option does not name them, or a fraction where it must be a whole
+   * number. An undefined option has its default.
    * @param {Source | Source[]} url an address, or a function that returns one or a promise of one; it is
    * called for each connection, and an exception is a failed handshake. Of a list, each attempt after a
    * failure or a short connection takes the next item, and the first one follows a stable connection
@@ -258,10 +262,13 @@ export class ReconnectingWebSocket extends /** @type {new () => Typed & EventTar
     this.#sources = [url].flat();
     /** @type {any} */
     const given = (this.#options = { ...DEFAULTS, ...options });
-    for (const [name, value] of Object.entries(DEFAULTS)) {
-      given[name] ??= value;
-      if (typeof value === "number" && !(given[name] >= 0)) throw new RangeError(`${name} cannot be ${given[name]}`);
-    }
+    Object.entries(DEFAULTS).forEach(([name, preset], at) => {
+      const value = (given[name] ??= preset);
+      if (!+KINDS[at]) return;
+      if (typeof value !== "number") throw new TypeError(`${name} must be a number`);
+      const needed = !value ? 1 : value === Infinity ? 2 : value % 1 ? 4 : 0;
+      if (!(value >= 0) || needed & ~KINDS[at]) throw new RangeError(`${name} cannot be ${value}`);
+    });
     // The next connection has a new token, so 3000 (unauthorized) is not final.
     if (options.token) this.#options.codes = { 3000: "later", ...options.codes };
     for (const row of Object.entries(this.#options.codes))
