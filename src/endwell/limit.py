@@ -46,7 +46,9 @@ class Limit:
     #: Number of messages in each ``per`` seconds; None: any number.
     messages: int | None = None
     #: Number of bytes of messages in each ``per`` seconds; None: any number. They are counted after
-    #: decompression, and in text as characters.
+    #: decompression, and in text as characters. If the excess waits, one read of the socket may exceed the bucket by
+    #: less than ``max_size`` + 256 KiB, with compression by less than 2 * ``max_size`` + 512 KiB, because the size of a
+    #: message is known at its end. What follows waits longer, so that the rate holds.
     bytes: int | None = None
     #: Seconds. Default: 1.0.
     per: float = 1.0
