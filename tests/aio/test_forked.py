@@ -15,6 +15,7 @@ import endwell
 from endwell.aio.websocket import begin_close
 from tests.cli.process import PATIENCE
 from tests.pair import within
+from tests.ports import free_port
 from tests.raw import BOUND, HOST, PLAIN, wss
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
@@ -98,9 +99,8 @@ async def test_a_child_that_closes_its_connections_sends_no_close(transport):
 
 
 async def test_while_a_child_lives_the_port_of_a_stopped_server_is_closed():
-    server = serve()
-    async with server.serving():
-        port = server.port
+    port = free_port()
+    async with serve().serving(port=port):
         reading, writing = os.pipe()
         lives, tell = os.pipe()
         child = os.fork()

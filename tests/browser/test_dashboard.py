@@ -19,6 +19,7 @@ from tests.browser.dashboard import PHONE, WIDE, Dashboard, dashboard, served, s
 from tests.browser.driver import Browser, Tab, running
 from tests.browser.hall import until
 from tests.browser.test_module import ROOT
+from tests.ports import free_port
 from tests.server.program import release, write
 from tests.server.program import running as running_program
 
@@ -356,10 +357,9 @@ async def test_a_worker_is_drained_and_all_are_restarted(browser: Browser, tmp_p
 
 async def test_the_page_says_that_the_server_restarts_and_returns(browser: Browser):
     async with AsyncExitStack() as first:
-        server = served()
-        await first.enter_async_context(server.serving(port=0, grace=1.0))
-        host, port = server.addresses[0]
-        async with browser.tab(f"http://{host}:{port}/_endwell/") as tab:
+        server, port = served(), free_port()
+        await first.enter_async_context(server.serving(port=port, grace=1.0))
+        async with browser.tab(f"http://127.0.0.1:{port}/_endwell/") as tab:
             await until(lambda: tab.evaluate("!!document.querySelector('.rows')"))
             await show(tab)
             shown = Dashboard(server, tab, first)

@@ -8,6 +8,7 @@ import signal
 from tests.browser.driver import Browser
 from tests.browser.hall import until
 from tests.cli.process import ROOT, finish, listening, python
+from tests.ports import free_port
 
 PROGRAM = str(ROOT / "examples" / "tutorial" / "page.py")
 SHOWN = 'document.querySelector("#lines")?.textContent ?? ""'
@@ -21,8 +22,9 @@ SEND = 'document.querySelector("#text").value = "{}"; document.querySelector("#f
 
 
 async def test_the_page_of_the_tutorial_survives_a_reload_and_a_deploy(browser: Browser):
-    with python(PROGRAM, "0") as process:
-        port = await asyncio.to_thread(listening, process)
+    port = free_port()
+    with python(PROGRAM, str(port)) as process:
+        assert await asyncio.to_thread(listening, process) == port
         async with browser.tab(f"http://127.0.0.1:{port}/") as tab:
 
             async def connected() -> bool:

@@ -27,7 +27,8 @@ from endwell.client import reconnecting
 from endwell.client.connect import ConnectKeywords
 from tests.cli.process import PATIENCE
 from tests.pair import nothing_left_behind, within
-from tests.raw import PROMPT, RawServer
+from tests.ports import free_port
+from tests.raw import HOST, PROMPT, RawServer
 from tests.served import QUICK, SLOW, ScriptedServer, due, refusal, serving
 
 CLOSED = endwell.Ending(cause=Cause.PEER_CLOSED, initiator=Cause.PEER_CLOSED.initiator, clean=True)
@@ -78,12 +79,10 @@ async def test_the_client_reconnects_as_advised_after_max_lifetime(
 
 
 async def test_the_client_waits_for_a_server_that_starts_later():
-    with RawServer() as listening:
-        url = listening.uri
-    port = int(url.rpartition(":")[2].strip("/"))
-    failures = []
+    failures, port = [], free_port()
 
     async def client():
+        url = f"ws://{HOST}:{port}/"
         async for ws in endwell.reconnecting(
             url, policy=QUICK, on_ending=lambda last, verdict: failures.append(last)
         ):

@@ -20,6 +20,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from tests.ports import free_port
+
 __all__ = ["CannotRun", "Suite"]
 
 SUITE = "autobahntestsuite==25.10.1"
@@ -130,7 +132,7 @@ class Suite:
             thread.join()
 
     def _try_client(self, command: Sequence[str], cases: Sequence[str], folder: Path) -> None:
-        port = _free_port()
+        port = free_port()
         url = f"ws://127.0.0.1:{port}"
         suite = self._start("fuzzingserver", {"url": url}, cases, folder)
         try:
@@ -248,13 +250,6 @@ def _python2() -> str:
 
 
 # --- processes and ports -----------------------------------------------------
-
-
-def _free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        port: int = sock.getsockname()[1]
-        return port
 
 
 def _listens(port: int, process: subprocess.Popen[bytes]) -> bool:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import socket
 
 import pytest
 
 from endwell import Cause, Close, HandshakeError, HandshakeRejected, Initiator, Server, TcpEnd
 from endwell.aio.syscalls import monotonic
 from tests.pair import within
+from tests.ports import free_port
 from tests.raw import HOST, PROMPT, RawServer, wss
 
 
@@ -170,11 +170,8 @@ async def test_a_refusal_whose_body_is_cut_off_is_told(end, face):
 
 
 async def test_connection_refused_fails_the_handshake(face):
-    with socket.socket() as sock:
-        sock.bind((HOST, 0))
-        port = sock.getsockname()[1]
     with pytest.raises(HandshakeError) as caught:
-        await within(face.connect(f"ws://{HOST}:{port}/"))
+        await within(face.connect(f"ws://{HOST}:{free_port()}/"))
     assert isinstance(caught.value.ending.exception, ConnectionRefusedError)
 
 

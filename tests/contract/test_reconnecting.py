@@ -20,6 +20,7 @@ import endwell
 from endwell import Cause, Close, HandshakeRejected, Retry, RetryPolicy, StopReason
 from endwell.aio import resolve
 from tests.pair import nothing_left_behind, until, within
+from tests.ports import free_port
 from tests.raw import PROMPT, RawServer, wss
 from tests.served import QUICK, SLOW, ScriptedServer, refusal, serving
 
@@ -100,7 +101,7 @@ async def test_temporary_refusals_are_retried(face):
 
 
 async def test_the_client_reconnects_to_a_restarted_server(face):
-    numbers, first = [], ScriptedServer()
+    numbers, first, port = [], ScriptedServer(), free_port()
 
     async def client(url):
         async for ws in face.reconnecting(url, policy=QUICK):
@@ -119,8 +120,7 @@ async def test_the_client_reconnects_to_a_restarted_server(face):
             await restarted.wait()
 
     async with nothing_left_behind():
-        async with first.server.serving():
-            port = first.server.port
+        async with first.server.serving(port=port):
             task = asyncio.create_task(client(first.url))
             await within(third.wait())
         # For a while no server listens on the port.

@@ -15,6 +15,7 @@ import trustme
 
 from tests.cli.process import PATIENCE
 from tests.deploy.page import block, changed
+from tests.ports import free_port
 
 #: Completes a file for conf.d, to run in a folder of the test and without root.
 NGINX = """
@@ -32,12 +33,6 @@ http {{
     include {folder}/chat.conf;
 }}
 """
-
-
-def free_port() -> int:
-    """A port on which no process listens at this moment."""
-    with socket.create_server(("127.0.0.1", 0)) as sock:
-        return sock.getsockname()[1]
 
 
 @dataclass(frozen=True)

@@ -20,8 +20,9 @@ from endwell import HandshakeError, HandshakeRejected, TcpEnd
 from endwell.aio.resolve import resolve
 from endwell.errors import ProxyError
 from tests.cli.process import PATIENCE
-from tests.deploy.proxies import free_port, until_listening
+from tests.deploy.proxies import until_listening
 from tests.pair import within
+from tests.ports import free_port
 from tests.raw import HOST, PLAIN, RawServer, wss
 
 TINYPROXY = """

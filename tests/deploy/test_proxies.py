@@ -10,8 +10,9 @@ import pytest
 
 import endwell
 from tests.deploy.page import block, seconds
-from tests.deploy.proxies import free_port, running
+from tests.deploy.proxies import running
 from tests.pair import until, within
+from tests.ports import free_port
 from tests.raw import BOUND
 
 ANY = ["*"]

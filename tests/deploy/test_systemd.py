@@ -16,8 +16,8 @@ import pytest
 import endwell
 from tests.cli.process import PATIENCE, SOURCES
 from tests.deploy.page import block, changed, seconds
-from tests.deploy.proxies import free_port
 from tests.pair import within
+from tests.ports import free_port
 from tests.server.program import Program
 
 SOCKET, SERVICE = block("ini", "chat.socket"), block("ini", "chat.service")

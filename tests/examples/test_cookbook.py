@@ -15,6 +15,7 @@ import trustme
 import endwell
 from tests.cli.process import PATIENCE, ROOT, finish, listening, python
 from tests.pair import within
+from tests.ports import free_port
 from tests.raw import HOST, RawPeer
 from tests.wire.peer import TEXT
 
@@ -222,8 +223,8 @@ async def test_a_client_reconnects_after_going_away_but_not_after_a_goodbye(stac
         if len(visits) == 1:
             await ws.wait_closed()
 
-    async with server.serving():
-        port = server.port
+    port = free_port()
+    async with server.serving(port=port):
         process = stack.enter_context(program(f"comes_back{face}", f"ws://{HOST}:{port}/chat"))
         assert await line(process) == "welcome"
     assert (await line(process)).startswith("peer closed with 1001 GOING_AWAY 'server stopping; retry 0-1s'")

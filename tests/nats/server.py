@@ -14,6 +14,8 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from tests.ports import free_port
+
 __all__ = ["NatsServer", "shared_server"]
 
 #: Maximum seconds for a start. It only detects a hang.
@@ -33,8 +35,7 @@ class NatsServer:
         assert program is not None, "make test-buses needs nats-server (Debian: nats-server)"
         self._host, self._command = host, [*prefix, program]
         self._folder = tempfile.TemporaryDirectory(prefix="endwell-nats-")
-        with socket.create_server(("127.0.0.1", 0)) as sock:
-            self.port: int = sock.getsockname()[1]
+        self.port = free_port()
         self.url = f"nats://{host}:{self.port}"
         self.process: subprocess.Popen[bytes] | None = None
 

@@ -16,6 +16,7 @@ from endwell import HandshakeRejected, Response, Server, connect, otel
 from tests.face import ASYNCIO, _AwaitedWebSocket
 from tests.otel.signals import Signals, objects
 from tests.pair import idle, nothing_left_behind, until, within
+from tests.ports import free_port
 from tests.raw import BOUND
 
 
@@ -98,7 +99,7 @@ async def test_a_failed_attempt_is_told(face, signals):
             with pytest.raises(endwell.HandshakeRejected):
                 await face.connect(f"ws://127.0.0.1:{server.port}{path}")
     with pytest.raises(endwell.HandshakeError):
-        await face.connect(f"ws://127.0.0.1:{server_that_is_gone()}/")
+        await face.connect(f"ws://127.0.0.1:{free_port()}/")
     told = [
         (
             span.attributes.get("http.response.status_code"),
@@ -116,12 +117,6 @@ async def test_a_failed_attempt_is_told(face, signals):
     ]
     causes = [event.attributes["endwell.cause"] for event in signals.events]
     assert causes == ["handshake_rejected", "handshake_rejected", "network_error"]
-
-
-def server_that_is_gone():
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return sock.getsockname()[1]
 
 
 async def test_an_attempt_that_is_cancelled_ends_the_span(signals):

@@ -27,13 +27,11 @@ class RedisCluster:
         # After a short one, the others may take a node of a busy machine for dead.
         timeout = "2000" if replica else "15000"
         for node in self.nodes:
-            bus_port = node.free_port()
             node.start(
                 *("--cluster-enabled", "yes", "--cluster-node-timeout", timeout),
-                *("--cluster-port", str(bus_port), "--cluster-config-file", f"nodes-{node.port}.conf"),
+                *("--cluster-config-file", f"nodes-{node.port}.conf"),
                 *("--cluster-replica-validity-factor", "0"),
             )
-            node.bus_port = bus_port
         primaries, first = self.nodes[:PRIMARIES], self.nodes[0]
         for number, node in enumerate(primaries):
             slots = _slots(number)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import shutil
-import socket
 import subprocess
 import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+
+from tests.ports import free_port
 
 from .server import START_TIME, RedisServer, ask
 
@@ -28,8 +29,7 @@ class Sentinels:
         self._processes: list[subprocess.Popen[bytes]] = []
         self.ports: list[int] = []
         for number in range(3):
-            with socket.create_server(("127.0.0.1", 0)) as sock:
-                port = sock.getsockname()[1]
+            port = free_port()
             self.ports.append(port)
             settings = Path(self._folder.name, f"{number}.conf")
             settings.write_text(

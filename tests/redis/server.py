@@ -15,6 +15,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from tests.ports import free_port
+
 __all__ = ["RedisServer", "ask", "shared_server"]
 
 #: Maximum seconds for a start. It only detects a hang.
@@ -44,28 +46,23 @@ class RedisServer:
         assert program is not None, "make test-buses needs redis-server (Debian: redis-server)"
         self._host, self._command = host, [*prefix, program]
         self._folder = tempfile.TemporaryDirectory(prefix="endwell-redis-")
-        self.port = self.free_port()
+        self.port, self.bus_port = free_port(), free_port()
         self.url = f"redis://{host}:{self.port}/0"
         self.process: subprocess.Popen[bytes] | None = None
         #: The arguments of the last start.
         self.arguments: Sequence[str] = ()
 
-    @staticmethod
-    def free_port() -> int:
-        """A free port of this machine."""
-        with socket.create_server(("127.0.0.1", 0)) as sock:
-            port: int = sock.getsockname()[1]
-        return port
-
     def start(self, *arguments: str) -> None:
         """Start it, with the data of the last time."""
         self.arguments = arguments
+        # Otherwise a node of a cluster also takes the port whose number is higher by 10,000.
+        bus = ("--cluster-port", str(self.bus_port)) if "--cluster-enabled" in arguments else ()
         self.process = subprocess.Popen(
             [
                 *(*self._command, "--port", str(self.port), "--bind", self._host, "--save", ""),
                 *("--appendonly", "yes", "--appendfsync", "always", "--dir", self._folder.name),
                 *("--logfile", str(Path(self._folder.name, "log")), "--loglevel", "warning"),
-                *("--protected-mode", "no", "--repl-diskless-sync-delay", "0", *arguments),
+                *("--protected-mode", "no", "--repl-diskless-sync-delay", "0", *bus, *arguments),
             ]
         )
         end = time.monotonic() + START_TIME

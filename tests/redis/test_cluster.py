@@ -17,6 +17,7 @@ from endwell.rooms.redis.cluster import PARTITIONS, partitions
 from endwell.rooms.redis.nodes import SLOTS
 from endwell.rooms.redis.place import Place
 from tests.pair import until, within
+from tests.ports import free_port
 from tests.raw import BOUND
 from tests.rooms.house import KEPT, house
 from tests.rooms.witness import Witness, Witnesses
@@ -401,7 +402,7 @@ async def test_a_cluster_by_tls_with_a_password(tmp_path):
     certificate.private_key_pem.write_to_path(key)
     certificate.cert_chain_pems[0].write_to_path(chain)
     node = RedisServer()
-    port = node.free_port()
+    port = free_port()
     files = ("--tls-cert-file", chain, "--tls-key-file", key, "--tls-ca-cert-file", ca)
     try:
         await asyncio.to_thread(

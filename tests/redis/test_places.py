@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import socket
 from contextlib import asynccontextmanager, suppress
 
 import pytest
@@ -13,6 +12,7 @@ from endwell.errors import BusUnavailable
 from endwell.rooms import Gap, History, returning
 from endwell.rooms.redis import RedisBus, link
 from tests.pair import until, within
+from tests.ports import free_port
 from tests.raw import BOUND
 from tests.rooms.house import house
 from tests.rooms.witness import Witness
@@ -53,9 +53,7 @@ def secure(tmp_path):
     key, chain = tmp_path / "key.pem", tmp_path / "chain.pem"
     certificate.private_key_pem.write_to_path(key)
     certificate.cert_chain_pems[0].write_to_path(chain)
-    with socket.create_server(("127.0.0.1", 0)) as sock:
-        port = sock.getsockname()[1]
-    redis = RedisServer()
+    redis, port = RedisServer(), free_port()
 
     def start():
         files = ("--tls-cert-file", chain, "--tls-key-file", key, "--tls-ca-cert-file", ca)
@@ -194,8 +192,7 @@ async def test_a_node_of_a_cluster_is_refused_in_plain_words(monkeypatch, caplog
 
 async def test_without_an_answer_of_a_sentinel_the_reasons_are_told(monkeypatch, caplog):
     monkeypatch.setattr(returning, "WAIT_TIME", 0.2)
-    with socket.create_server(("127.0.0.1", 0)) as closed:
-        port = closed.getsockname()[1]
+    port = free_port()
     bus = RedisBus(f"redis+sentinel://127.0.0.1:{port},127.0.0.1:{port}/main")
     await bus.start(Witness())
     await bus.stop()

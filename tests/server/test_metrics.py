@@ -23,6 +23,7 @@ import endwell
 from endwell.metrics.exposition import OPEN_METRICS, PROMETHEUS
 from tests.cli.process import PATIENCE
 from tests.pair import QUIET, until, within
+from tests.ports import free_port
 from tests.raw import PLAIN, RawPeer, wss
 from tests.server.process.test_workers import connect_to_both_workers
 from tests.server.program import running, write
@@ -284,10 +285,9 @@ async def test_the_thread_of_a_handler_may_read_the_metrics():
 async def test_a_page_with_its_own_port_has_no_bus(monkeypatch):
     """The environment names the bus of the server. The page needs none, and nothing answers there."""
     server = endwell.Server(bus="")
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-        monkeypatch.setenv("ENDWELL_BUS", f"redis://127.0.0.1:{port}")
-        server.metrics_page(port=port)
+    port = free_port()
+    monkeypatch.setenv("ENDWELL_BUS", f"redis://127.0.0.1:{port}")
+    server.metrics_page(port=port)
     async with server.serving():
         kind, _ = await asyncio.to_thread(get, port)
         assert kind == PROMETHEUS
@@ -416,8 +416,7 @@ if __name__"""
 
 
 async def test_a_worker_that_is_stopped_takes_no_request_for_the_page_on_its_own_port(tmp_path):
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = free_port()
     program = write(tmp_path, **{"if __name__": OWN_PORT.replace("PORT", str(port))})
     with running(program) as program:
         clients = await connect_to_both_workers(program)
@@ -457,8 +456,7 @@ if __name__"""
 
 
 async def test_workers_of_an_older_supervisor_share_the_port_of_the_page(tmp_path):
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = free_port()
     program = write(tmp_path, **{"if __name__": OLD_SUPERVISOR.replace("PORT", str(port))})
     with running(program) as program:
         clients = await connect_to_both_workers(program)
@@ -552,8 +550,7 @@ async def test_the_process_is_described(face):
 
 async def test_the_page_can_have_its_own_port(face, caplog):
     caplog.set_level(logging.INFO)
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = free_port()
     server = metered(face)
     server.metrics_page("/own", port=port)
     async with server.serving(), endwell.connect(f"ws://127.0.0.1:{server.port}/room/a"):

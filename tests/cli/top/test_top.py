@@ -16,6 +16,7 @@ from endwell import Server
 from endwell.cli.top.terminal import ENTER, LEAVE
 from tests.cli.process import command, finish
 from tests.pair import within
+from tests.ports import free_port
 
 from .screen import top
 
@@ -119,8 +120,8 @@ async def test_it_goes_on_after_it_was_suspended():
 async def test_it_says_that_it_reconnects_and_shows_the_server_that_has_come_back():
     server, again = application(), application()
     async with AsyncExitStack() as first:
-        await first.enter_async_context(server.serving(grace=0))
-        port = server.port
+        port = free_port()
+        await first.enter_async_context(server.serving(port=port, grace=0))
         async with top(f"http://127.0.0.1:{port}/_endwell/") as screen:
             await screen.shows("0 connections (")
             await first.aclose()

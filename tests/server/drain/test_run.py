@@ -26,6 +26,7 @@ from endwell.server.drain.timetable import Phase
 from tests.cli.process import PATIENCE
 from tests.face import ASYNCIO
 from tests.pair import until
+from tests.ports import free_port
 from tests.raw import BOUND, PLAIN, PROMPT, RawPeer
 from tests.served import due
 from tests.wire.peer import CLOSE, TEXT
@@ -460,16 +461,14 @@ async def test_new_connections_are_refused_with_retry_after():
 
 
 async def test_a_server_with_listen_false_stops_listening():
-    work = Work(0.1)
-    async with work.server.serving():
-        port = work.server.port
-        async with endwell.connect(url(work.server)) as ws:
-            await ws.send("hello")
-            await work.begun.wait()
-            draining = asyncio.create_task(run_drain(work.server, listen=False))
-            await asyncio.sleep(0)
-            async with endwell.Server().serving(port=port):
-                await draining
+    work, port = Work(0.1), free_port()
+    async with work.server.serving(port=port), endwell.connect(url(work.server)) as ws:
+        await ws.send("hello")
+        await work.begun.wait()
+        draining = asyncio.create_task(run_drain(work.server, listen=False))
+        await asyncio.sleep(0)
+        async with endwell.Server().serving(port=port):
+            await draining
 
 
 async def test_a_second_drain_and_leaving_the_block_wait_for_the_first():
