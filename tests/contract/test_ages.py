@@ -59,12 +59,17 @@ async def test_messages_in_either_direction_prevent_idle_timeout(open_pair):
 @pytest.mark.waits
 async def test_stale_after_closes_although_we_send_and_the_peer_answers_pings(open_pair):
     began = monotonic()
-    async with open_pair(stale_after=0.3, ping_interval=0.05, **LASTING) as both:
+    async with open_pair(stale_after=0.3, ping_interval=0.05, **LASTING) as both, asyncio.TaskGroup() as sends:
+
+        async def send():
+            with suppress(ConnectionClosed):
+                await both.ws.send("ours")
+
         while (received := await both.peer.read_frame()).opcode in (PING, TEXT):
             if received.opcode == PING:
                 await both.peer.frame(PONG, received.payload)
-                with suppress(ConnectionClosed):
-                    await both.ws.send("ours")
+                # Once endwell has sent its Close, send() waits for the answer of this peer.
+                sends.create_task(send())
         assert monotonic() - began > 0.29
         assert int.from_bytes(received.payload[:2], "big") == CloseCode.GOING_AWAY
         await both.peer.close(CloseCode.GOING_AWAY)
