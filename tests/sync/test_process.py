@@ -282,9 +282,15 @@ def test_unresponsive_peers_are_aborted_at_exit_and_on_close_runs():
         print("bye", flush=True)
     """
     with _Mute() as (_, held):
-        began = time.monotonic()
-        assert run(program, held) == "bye\nAPP_CLOSED False\n"
-        assert time.monotonic() - began >= 1
+        # A stall does not extend the times of the exit, so one of several attempts has to run undisturbed.
+        for _ in range(10):
+            began = time.monotonic()
+            out = run(program, held)
+            assert time.monotonic() - began >= 1
+            if out == "bye\nAPP_CLOSED False\n":
+                return
+            assert out == "bye\n"
+    raise AssertionError("on_close was never called")
 
 
 def test_the_exit_does_not_wait_for_a_thread_in_recv():
