@@ -59,7 +59,10 @@ async def test_messages_in_either_direction_prevent_idle_timeout(open_pair):
 @pytest.mark.waits
 async def test_stale_after_closes_although_we_send_and_the_peer_answers_pings(open_pair):
     began = monotonic()
-    async with open_pair(stale_after=0.3, ping_interval=0.05, **LASTING) as both, asyncio.TaskGroup() as sends:
+    async with (
+        open_pair(stale_after=0.3, ping_interval=0.05, **LASTING) as both,
+        asyncio.TaskGroup() as sends,
+    ):
 
         async def send():
             with suppress(ConnectionClosed):
