@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import fcntl
 import json
 import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import tempfile
+import termios
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from itertools import count
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -35,6 +39,9 @@ FIREFOX = {
     "toolkit.telemetry.enabled": False,
     "trailhead.firstrun.didSeeAboutWelcome": True,
 }
+
+#: Seconds for opening a tab, which takes less than one. A browser that needs more is started again.
+OPEN_TIME = 90
 
 #: For DevTools, the code and the number of the keys that are no characters.
 KEYS = {
@@ -73,8 +80,9 @@ WEBDRIVER_KEYS = {
 class Wire:
     """Commands as JSON over a WebSocket, each with its response."""
 
-    def __init__(self, ws: endwell.WebSocket) -> None:
+    def __init__(self, ws: endwell.WebSocket, sock: socket.socket) -> None:
         self._ws = ws
+        self._sock = sock
         self._ids = count(1)
         self._waiting: dict[int, asyncio.Future[dict[str, Any]]] = {}
         self._reader = asyncio.create_task(self._read())
@@ -102,7 +110,13 @@ class Wire:
             else:
                 waiting.set_result(told["result"])
         for waiting in self._waiting.values():
-            waiting.set_exception(RuntimeError(f"the browser has gone: {self._ws.ending}"))
+            if not waiting.done():  # its call has given up
+                waiting.set_exception(RuntimeError(f"the browser has gone: {self._ws.ending}"))
+
+    def waits_for_browser(self) -> bool:
+        """Whether the browser's system has all that was sent, and all was read that has come."""
+        queues = [fcntl.ioctl(self._sock, queue, bytes(4)) for queue in (termios.TIOCOUTQ, termios.FIONREAD)]
+        return self._ws.is_open and not any(map(any, queues))
 
     async def close(self) -> None:
         await self._ws.close()
@@ -217,21 +231,76 @@ class Firefox:
 class Browser:
     """The process of a browser; :meth:`tab` opens a tab."""
 
-    def __init__(self, name: str, process: subprocess.Popen[str], url: str) -> None:
+    def __init__(self, name: str, command: list[str], home: Path) -> None:
         self.name = name
-        self._process = process
-        self._url = url
+        self._command = command
+        self._home = home
         self._killed = False
+        self._start()
+
+    def _start(self) -> None:
+        self._process = subprocess.Popen(
+            self._command,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            stdin=subprocess.DEVNULL,
+            env={**os.environ, "HOME": str(self._home)},
+            start_new_session=True,
+            text=True,
+            errors="replace",
+        )
+        try:
+            self._url = _address(self._process)
+        except BaseException:
+            self.stop()
+            raise
+
+    def stop(self) -> None:
+        """End its processes."""
+        with suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.wait()
+        assert self._process.stderr is not None
+        self._process.stderr.close()
+
+    async def _connect(self) -> Wire:
+        place = urlsplit(self._url)
+        sock = socket.create_connection((place.hostname, place.port), PATIENCE)
+        return Wire(
+            await endwell.connect(self._url, sock=sock, max_size=None, ping_interval=None, compression=None),
+            sock,
+        )
+
+    async def _enter(self, wire: Wire) -> tuple[Chromium | Firefox, Any]:
+        """A new session, and a tab in it."""
+        made = (Firefox if self.name == "firefox" else Chromium)(wire)
+        await made.enter()
+        return made, await made.open()
+
+    async def _open(self) -> tuple[Wire, Chromium | Firefox, Any]:
+        """Open a tab. A browser that does not answer is started again, once.
+
+        A Firefox has not answered this command for minutes. No page is loaded yet, so of what is tested only the
+        client of this connection is involved: it is checked that nothing waits for it.
+        """
+        wire = await self._connect()
+        try:
+            async with asyncio.timeout(OPEN_TIME):
+                return wire, *await self._enter(wire)
+        except TimeoutError:
+            assert wire.waits_for_browser(), "the client has not sent the command, or not read the answer"
+        self.stop()
+        await wire.close()
+        self._start()
+        wire = await self._connect()
+        return wire, *await self._enter(wire)
 
     @asynccontextmanager
     async def tab(self, url: str = "about:blank") -> AsyncIterator[Tab]:
         """A new tab that shows ``url``."""
-        ws = await endwell.connect(self._url, max_size=None, ping_interval=None, compression=None)
-        wire = Wire(ws)
-        made = (Firefox if self.name == "firefox" else Chromium)(wire)
-        await made.enter()
+        wire, made, handle = await self._open()
         try:
-            tab = Tab(made, await made.open())
+            tab = Tab(made, handle)
             try:
                 await tab.navigate(url)
                 yield tab
@@ -318,25 +387,13 @@ def running(
         lines = [f"user_pref({json.dumps(key)}, {json.dumps(value)});\n" for key, value in told.items()]
         (home / "user.js").write_text("".join(lines))
         flags = ["--headless", "--no-remote", "--profile", str(home)]
-    command = [*prefix, program, *flags, "--remote-debugging-port=0", "about:blank"]
-    process = subprocess.Popen(
-        command,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        stdin=subprocess.DEVNULL,
-        env={**os.environ, "HOME": str(home)},
-        start_new_session=True,
-        text=True,
-        errors="replace",
-    )
     try:
-        yield Browser(name, process, _address(process))
+        browser = Browser(name, [*prefix, program, *flags, "--remote-debugging-port=0", "about:blank"], home)
+        try:
+            yield browser
+        finally:
+            browser.stop()
     finally:
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-        assert process.stderr is not None
-        process.stderr.close()
         shutil.rmtree(home, ignore_errors=True)
 
 
