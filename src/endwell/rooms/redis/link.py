@@ -17,7 +17,8 @@ from ..overdue import Overdue
 from ..returning import ReturningLink
 from .place import Place, ask
 from .replies import Replies
-from .scripts import PRESENCE, SCRIPTS, Script
+from .script import Script
+from .scripts import PRESENCE, SCRIPTS
 from .sentinel import WATCH_INTERVAL, primary
 
 __all__ = ["Link"]

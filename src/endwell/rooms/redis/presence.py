@@ -7,23 +7,26 @@ import json
 import logging
 from collections import defaultdict
 from functools import partial
+from itertools import count
 from typing import Any, NamedTuple
 
 from ...errors import BusUnavailable
 from ..bus import Receiver
 from ..hub import Info, Present
+from .leases import FORGET, LEASE
 from .link import Link
 from .place import Place
-from .scripts import BURY, CONFIRM, END, ENTER, LEASE, LEAVE, PRESENCE
+from .scripts import BURY, CONFIRM, END, ENTER, LEAVE, PRESENCE
 
-__all__ = ["Entry", "Presence", "presence_key"]
+__all__ = ["Entry", "Presence", "clock_key", "lease_times", "presence_key"]
 
 logger = logging.getLogger("endwell.rooms")
 
-#: Seconds without a renewal after which the others remove the connections of a process.
+#: Seconds without a renewal after which the others remove the connections of a process, by the clock of the leases.
 LEASE_TIME = 10.0
-#: Seconds between two renewals.
-RENEW_INTERVAL = 3.0
+#: Seconds between two renewals, and the most that the clock of the leases runs between two of any processes. So when
+#: Redis is back, a process has six seconds to connect, after one that has connected at once.
+RENEW_INTERVAL = 2.0
 #: Seconds until a grace is ended again, if Redis was away.
 RETRY_INTERVAL = 1.0
 
@@ -41,6 +44,16 @@ def presence_key(place: Place, room: str) -> str:
     return place.key(room, "present")
 
 
+def clock_key(place: Place) -> str:
+    """The name of the hash of the clock of the leases."""
+    return f"{place.prefix}clock"
+
+
+def lease_times() -> tuple[int, int]:
+    """The time of a lease and the interval of the renewals in milliseconds."""
+    return round(LEASE_TIME * 1000), round(RENEW_INTERVAL * 1000)
+
+
 class Presence:
     """Keeps the connections of this process in Redis, and removes those of processes that have ended."""
 
@@ -53,12 +66,15 @@ class Presence:
         self._rooms: defaultdict[str, dict[int, Entry]] = defaultdict(dict)
         #: The keys of each room that have no connection any more, and whose grace ends in this process.
         self._graces: defaultdict[str, dict[str, asyncio.TimerHandle]] = defaultdict(dict)
-        #: The connections that have come while Redis was away, which the callbacks were not told yet.
-        self._untold: set[tuple[str, int]] = set()
+        #: The connections of which the callbacks were not told yet, each with the token of its calls.
+        self._untold: dict[tuple[str, int], int] = {}
+        self._tokens = count()
         #: The keys that have left, which the callbacks were told, and Redis has not confirmed yet.
         self._told: set[tuple[str, str]] = set()
         #: Whether a call has failed, so that Redis may not have what this process has.
         self._differs = True
+        #: What Redis had when others removed the connections of this process last.
+        self._buried: bytes | None = None
         self._stopped = False
 
     # -- names in Redis --------------------------------------------------------------
@@ -74,8 +90,13 @@ class Presence:
         return f"{self._link.place.prefix}processes"
 
     @property
+    def _clock(self) -> str:
+        return clock_key(self._link.place)
+
+    @property
     def _lease_keys(self) -> list[str]:
-        return [self._leases, self._name("rooms", self._process), self._name("buried", self._process)]
+        kinds = [self._name(kind, self._process) for kind in ("rooms", "buried")]
+        return [self._leases, *kinds, self._clock]
 
     # -- this process ------------------------------------------------------------------
 
@@ -83,7 +104,8 @@ class Presence:
         """A connection has come."""
         self._rooms[room][connection] = entry
         self._told.discard((room, entry.key))
-        self._enter(room, connection, entry, announce=True)
+        self._untold[room, connection] = next(self._tokens)
+        self._enter(room, connection, entry)
 
     def leave(self, room: str, connection: int, key: str, grace: float) -> None:
         """A connection has left."""
@@ -93,7 +115,7 @@ class Presence:
         reply = self._link.call(LEAVE, [self._hash(room)], self._process, connection, round(grace * 1000))
         reply.add_done_callback(partial(self._has_left, room, key, grace))
         # After the reply to ENTER, which comes first, nothing is to be told of a connection that has left.
-        reply.add_done_callback(lambda _: self._untold.discard((room, connection)))
+        reply.add_done_callback(lambda _: self._untold.pop((room, connection), None))
 
     async def present(self, room: str) -> list[Present]:
         """The keys that are present."""
@@ -103,12 +125,11 @@ class Presence:
         present = [each for each in entries if "g" not in each[1]]
         return [Present(key, json.loads(entry["i"]), entry["n"]) for key, entry in present]
 
-    def _enter(self, room: str, connection: int, entry: Entry, *, announce: bool) -> None:
+    def _enter(self, room: str, connection: int, entry: Entry) -> None:
         keys = [self._hash(room), self._name("rooms", self._process)]
         info, grace = json.dumps(entry.info), round(entry.grace * 1000)
-        reply = self._link.call(ENTER, keys, self._process, connection, entry.key, info, grace, room)
-        if announce:
-            self._untold.add((room, connection))
+        arguments = connection, entry.key, info, grace, room, self._untold.get((room, connection), "")
+        reply = self._link.call(ENTER, keys, self._process, *arguments)
         reply.add_done_callback(partial(self._has_entered, room, connection, entry))
 
     def _has_entered(self, room: str, connection: int, entry: Entry, reply: asyncio.Future[Any]) -> None:
@@ -116,9 +137,7 @@ class Presence:
         if reply.cancelled() or reply.exception() is not None:
             self._differs = True
             return
-        untold = (room, connection) in self._untold
-        self._untold.discard((room, connection))
-        if reply.result() and untold:
+        if self._untold.pop((room, connection), None) is not None and reply.result():
             self._receiver.came(room, Present(entry.key, entry.info, 1))
 
     def _has_left(self, room: str, key: str, grace: float, reply: asyncio.Future[Any]) -> None:
@@ -200,39 +219,48 @@ class Presence:
             await asyncio.sleep(RENEW_INTERVAL)
 
     async def _renew(self) -> None:
-        own = self._process
-        ms = round(LEASE_TIME * 1000)
-        known, buried, dead = await self._link.call(LEASE, self._lease_keys, own, ms)
-        if self._differs or buried or not known:
+        keys, own = self._lease_keys, self._process
+        known, buried, dead = await self._link.call(LEASE, keys, own, *lease_times())
+        if buried not in (None, self._buried):
+            self._buried = buried
+            self._announce_all()
+            self._differs = True
+        if self._differs or not known:
             self._differs = False
-            await self._restore(announce=bool(buried))
+            await self._restore()
         for process in dead:
             await self._bury(process.decode())
 
-    async def _restore(self, *, announce: bool) -> None:
+    def _announce_all(self) -> None:
+        """The callbacks are to be told of the connections whose keys have left. Redis knows which."""
+        for room, entries in self._rooms.items():
+            for connection in entries:
+                self._untold.setdefault((room, connection), next(self._tokens))
+
+    async def _restore(self) -> None:
         """Make Redis have what this process has. After a loss of data, nobody has told that a key has left."""
         rooms = await self._link.members(self._name("rooms", self._process))
         told, found = {*self._told}, set[tuple[str, str]]()
         for room in {*rooms, *self._rooms}:
-            found |= await self._bury_in(room, self._process, [*self._rooms.get(room, ())])
+            found |= await self._bury_in(room, self._process, [*self._rooms.get(room, ())]) or set()
             for connection, entry in [*self._rooms.get(room, {}).items()]:
-                self._enter(room, connection, entry, announce=announce)
+                self._enter(room, connection, entry)
         self._told -= told - found
 
     async def _bury(self, process: str) -> None:
-        rooms = await self._link.members(self._name("rooms", process))
-        if rooms:
-            # It may come back, and must learn that its connections were removed.
-            self._link.send("SET", self._name("buried", process), 1, "EX", 86400)
-        for room in rooms:
-            await self._bury_in(room, process, [])
-            self._link.send("SREM", self._name("rooms", process), room)
-        self._link.send("ZREM", self._leases, process)
+        rooms = self._name("rooms", process)
+        for room in await self._link.members(rooms):
+            if await self._bury_in(room, process, []) is None:
+                return
+        await self._link.call(FORGET, [self._leases, self._clock, rooms], process)
 
-    async def _bury_in(self, room: str, process: str, lives: list[int]) -> set[tuple[str, str]]:
-        """Take over the keys of a process that has ended, or that this process has lost. Returns these keys."""
-        keys = [self._hash(room), self._name("rooms", self._process), self._leases]
+    async def _bury_in(self, room: str, process: str, lives: list[int]) -> set[tuple[str, str]] | None:
+        """Take over the keys of a process that has ended, or that this process has lost. None if it has not ended."""
+        names = [self._name(kind, process) for kind in ("rooms", "buried")]
+        keys = [self._hash(room), self._name("rooms", self._process), self._leases, self._clock, *names]
         reply = await self._link.call(BURY, keys, process, self._process, room, *lives)
+        if reply is None:
+            return None
         keys_found = [(each.decode(), ms / 1000) for each, ms in zip(*[iter(reply)] * 2, strict=True)]
         for key, seconds in keys_found:
             self._set_grace(room, key, seconds)
@@ -245,4 +273,4 @@ class Presence:
             for timer in graces.values():
                 timer.cancel()
         if self._link.connected:
-            await self._link.call(LEASE, self._lease_keys, self._process, 0)
+            await self._link.call(LEASE, self._lease_keys, self._process, 0, lease_times()[1])

@@ -7,8 +7,8 @@ import logging
 
 from ...errors import BusUnavailable
 from . import presence
+from .leases import RESERVE
 from .link import Link
-from .scripts import RESERVE
 
 __all__ = ["Reservation"]
 
@@ -38,9 +38,9 @@ class Reservation:
         return granted, total
 
     async def _call(self, held: int, wanted: int, limit: int) -> tuple[int, int]:
-        key = f"{self._link.place.prefix}connections"
-        ms = round(presence.LEASE_TIME * 1000)
-        granted, total = await self._link.call(RESERVE, [key], self._process, held, wanted, limit, ms)
+        keys = [f"{self._link.place.prefix}connections", presence.clock_key(self._link.place)]
+        numbers = held, wanted, limit, *presence.lease_times()
+        granted, total = await self._link.call(RESERVE, keys, self._process, *numbers)
         return granted, total
 
     async def run(self) -> None:

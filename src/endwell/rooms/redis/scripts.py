@@ -6,47 +6,23 @@ server's clock, in milliseconds.
 
 from __future__ import annotations
 
-from hashlib import sha1
-from typing import NamedTuple
+from .leases import FORGET, LEASE, LIVES, RESERVE
+from .script import NOW, make_script
 
 __all__ = [
     "BURY",
     "CONFIRM",
     "END",
     "ENTER",
-    "LEASE",
     "LEAVE",
     "PAGE",
     "PRESENCE",
     "PUBLISH",
     "PUBLISH_SHARDED",
-    "RESERVE",
     "SCRIPTS",
     "SHARDED_SCRIPTS",
-    "Script",
 ]
 
-
-class Script(NamedTuple):
-    """A script, and its name in Redis."""
-
-    text: str
-    sha: str
-
-
-def _script(*parts: str, grows: bool = False) -> Script:
-    """Make a script. Above ``maxmemory``, Redis runs it unless it ``grows``: what is in Redis can be read and removed."""
-    text = "".join(parts if grows else ("#!lua flags=allow-oom\n", *parts))
-    return Script(text, sha1(text.encode(), usedforsecurity=False).hexdigest())
-
-
-_NOW = """
-local function now_ms()
-  local time = redis.call('TIME')
-  return time[1] * 1000 + math.floor(time[2] / 1000)
-end
-local now = now_ms()
-"""
 
 # The hash has the epoch (e), the number of the last publication (s), the number before the first one of the epoch
 # (o), the run id (r), the size of the history (b) and the time until which it reaches (x).
@@ -89,7 +65,7 @@ end
 
 #: Number a message, keep it, trim the history, and publish it. Returns the epoch, the number, and how many
 #: processes are subscribed.
-PUBLISH = _script(
+PUBLISH = make_script(
     # Without a history, most publications change nothing but the number.
     """
 if ARGV[7] == '0' then
@@ -102,7 +78,7 @@ if ARGV[7] == '0' then
   end
 end
 """,
-    _NOW,
+    NOW,
     _ROOM,
     """
 local channel, payload, octets = ARGV[4], ARGV[5], tonumber(ARGV[6])
@@ -127,12 +103,12 @@ return {epoch, sequence, redis.call('PUBLISH', channel, heard)}
 )
 
 #: The same in a cluster, where a channel is in the slot of its name, as a key is.
-PUBLISH_SHARDED = _script(PUBLISH.text.replace("'PUBLISH'", "'SPUBLISH'"), grows=True)
+PUBLISH_SHARDED = make_script(PUBLISH.text.replace("'PUBLISH'", "'SPUBLISH'"), grows=True)
 
 #: Read the history after a position. Returns the epoch, the number, the number before the first one of the epoch,
 #: and the entries of the stream. Keeps the room and the hash of its presence from being forgotten.
-PAGE = _script(
-    _NOW,
+PAGE = make_script(
+    NOW,
     _ROOM,
     """
 trim(math.huge, math.huge)
@@ -157,9 +133,9 @@ return {epoch, sequence, base, entries}
 
 # The hash of the presence has a field for each connection, c:PROCESS:NUMBER, with its grace and its key, and one
 # for each key, k:KEY, in JSON: the info (i), the number of connections (n), the order in which the keys came (o),
-# the process of the last connection (w), the time at which the key leaves (d), the connection with which the key
-# came (f), and whether it has left (g). A reply may get lost with its connection, so the process asks again: a key
-# that has left stays until the process confirms that it has told its callbacks.
+# the process of the last connection (w), the time at which the key leaves (d), the call with which the key came (f),
+# and whether it has left (g). A reply may get lost with its connection, so the process asks again: a key that has
+# left stays until the process confirms that it has told its callbacks.
 _PRESENCE = """
 local hash = KEYS[1]
 local function load(key)
@@ -188,32 +164,34 @@ local function drop(field, process)
 end
 """
 
-#: Add a connection. Returns 1 if its key was not present. Asked again, it returns the same.
-ENTER = _script(
-    _NOW,
+#: Add a connection. Returns 1 if its key was not present. Asked again with the same token, it returns the same. The
+#: token is empty if the callbacks know of the connection, and have not been told that its key has left.
+ENTER = make_script(
+    NOW,
     _PRESENCE,
     """
 local process, connection, key, info, grace, room = ARGV[3], ARGV[4], ARGV[5], ARGV[6], ARGV[7], ARGV[8]
+local call = ARGV[9] ~= '' and process .. ':' .. ARGV[9]
 redis.call('SADD', KEYS[2], room)
 local field = 'c:' .. process .. ':' .. connection
 local entry = load(key)
 local came = not entry or entry.g
 if came then
-  entry = {n = 0, f = field, o = redis.call('HINCRBY', hash, 'order', 1)}
+  entry = {n = 0, f = call, o = redis.call('HINCRBY', hash, 'order', 1)}
 end
 if redis.call('HSET', hash, field, grace .. ':' .. key) == 1 or came then
   entry.n = entry.n + 1
 end
 entry.i, entry.w, entry.d = info, process, 0
 save(key, entry)
-return entry.f == field and 1 or 0
+return call and entry.f == call and 1 or 0
 """,
     grows=True,
 )
 
 #: Remove a connection. Returns the info if the key has left, "" if it leaves after its grace, otherwise nil.
-LEAVE = _script(
-    _NOW,
+LEAVE = make_script(
+    NOW,
     _PRESENCE,
     """
 local process, connection, grace = ARGV[3], ARGV[4], tonumber(ARGV[5])
@@ -238,8 +216,8 @@ return entry.i
 
 #: End the grace of a key, if its last connection was one of this process. Returns the info if it has left, the
 #: milliseconds until then if it is too early, otherwise nil.
-END = _script(
-    _NOW,
+END = make_script(
+    NOW,
     _PRESENCE,
     """
 local process, key = ARGV[3], ARGV[4]
@@ -257,8 +235,8 @@ return entry.i
 )
 
 #: Forget a key that has left, and the hash with its last key.
-CONFIRM = _script(
-    _NOW,
+CONFIRM = make_script(
+    NOW,
     _PRESENCE,
     """
 local key = ARGV[3]
@@ -274,25 +252,28 @@ return 1
 )
 
 #: Remove the connections of a process that has ended, except those that are listed. Its keys without a connection
-#: belong to this process then. Returns these keys, each followed by the milliseconds until it leaves.
-BURY = _script(
-    _NOW,
+#: belong to this process then. Returns these keys, each followed by the milliseconds until it leaves; nil if the
+#: process has renewed its lease. It may come back later, and learns then that its connections were removed.
+BURY = make_script(
+    NOW,
     _PRESENCE,
+    LIVES,
     """
 local dead, own, room = ARGV[3], ARGV[4], ARGV[5]
 if dead ~= own then
-  local lease = redis.call('ZSCORE', KEYS[3], dead)
-  if lease and tonumber(lease) > now then
-    return {}
+  if lives(KEYS[3], KEYS[4], dead) then
+    return false
   end
+  redis.call('SREM', KEYS[5], room)
+  redis.call('SET', KEYS[6], ARGV[2], 'EX', 86400)
 end
-local lives = {}
+local stays = {}
 for number = 6, #ARGV do
-  lives[ARGV[number]] = true
+  stays[ARGV[number]] = true
 end
 local prefix, fields, left = 'c:' .. dead .. ':', redis.call('HKEYS', hash), {}
 for _, field in ipairs(fields) do
-  if string.sub(field, 1, #prefix) == prefix and not lives[string.sub(field, #prefix + 1)] then
+  if string.sub(field, 1, #prefix) == prefix and not stays[string.sub(field, #prefix + 1)] then
     local entry, key, grace = drop(field, dead)
     if entry then
       if entry.n == 0 then
@@ -322,7 +303,7 @@ return left
 )
 
 #: Who is present. Returns the fields of the keys and their values.
-PRESENCE = _script("""
+PRESENCE = make_script("""
 local found, fields = {}, redis.call('HGETALL', KEYS[1])
 for number = 1, #fields, 2 do
   if string.sub(fields[number], 1, 2) == 'k:' then
@@ -333,49 +314,5 @@ end
 return found
 """)
 
-#: Renew the lease of this process. Returns 1 if it was known, 1 if others have removed its connections because the
-#: lease had ended, and the processes whose lease has ended.
-LEASE = _script(
-    _NOW,
-    """
-local own, ms = ARGV[3], tonumber(ARGV[4])
-local known = redis.call('ZSCORE', KEYS[1], own) and 1 or 0
-redis.call('ZADD', KEYS[1], string.format('%.0f', now + ms), own)
-redis.call('PEXPIRE', KEYS[2], 86400000)
-local buried = redis.call('DEL', KEYS[3])
-return {known, buried, redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', string.format('%.0f', now))}
-""",
-)
-
-# The hash has a field for each process: how many connections it has, and until when that is true.
-#
-#: Say how many connections this process has, and ask for more. Returns how many it may have in addition, and how
-#: many all processes have then. Those whose time has ended are not counted.
-RESERVE = _script(
-    _NOW,
-    """
-local own, held, wanted, limit, ms = ARGV[3], tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[7])
-local total, fields = held, redis.call('HGETALL', KEYS[1])
-for number = 1, #fields, 2 do
-  if fields[number] ~= own then
-    local count, due = string.match(fields[number + 1], '^(%d+):(%d+)$')
-    if tonumber(due) > now then
-      total = total + tonumber(count)
-    else
-      redis.call('HDEL', KEYS[1], fields[number])
-    end
-  end
-end
-local granted = math.max(0, math.min(wanted, limit - total))
-if held + granted > 0 then
-  redis.call('HSET', KEYS[1], own, string.format('%.0f:%.0f', held + granted, now + ms))
-else
-  redis.call('HDEL', KEYS[1], own)
-end
-redis.call('PEXPIRE', KEYS[1], 86400000)
-return {granted, total + granted}
-""",
-)
-
-SCRIPTS = (PUBLISH, PAGE, ENTER, LEAVE, END, CONFIRM, BURY, PRESENCE, LEASE, RESERVE)
+SCRIPTS = (PUBLISH, PAGE, ENTER, LEAVE, END, CONFIRM, BURY, PRESENCE, LEASE, FORGET, RESERVE)
 SHARDED_SCRIPTS = (PUBLISH_SHARDED, *SCRIPTS[1:])

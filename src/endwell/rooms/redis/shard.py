@@ -79,7 +79,7 @@ class ShardLink(Link):
         super()._leave(reply)
 
     async def _watch(self) -> None:
-        """The renewal of the lease, every 3 s, shows whether this is still the owner."""
+        """The renewal of the lease, every 2 s, shows whether this is still the owner."""
         await self._loop.create_future()
 
 
