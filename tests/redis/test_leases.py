@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import operator
 from contextlib import asynccontextmanager, contextmanager
 
 import pytest
@@ -81,11 +82,12 @@ class Process:
         self.may_connect, self.may_renew = asyncio.Event(), asyncio.Event()
         self.may_connect.set()
         self.may_renew.set()
-        self.renewals = 0
-        for part in self.parts:
-            self._watch(part)
+        #: The number of renewals of each part.
+        self.renewals = [0 for _ in self.parts]
+        for number, part in enumerate(self.parts):
+            self._watch(number, part)
 
-    def _watch(self, part):
+    def _watch(self, number, part):
         connect, renew = part._link._open, part._presence._renew
 
         async def connect_later():
@@ -95,14 +97,14 @@ class Process:
         async def renew_later():
             await self.may_renew.wait()
             await renew()
-            self.renewals += 1
+            self.renewals[number] += 1
 
         part._link._open, part._presence._renew = connect_later, renew_later
 
     async def renews(self, times):
-        """Wait until the leases were renewed some times."""
-        reached = self.renewals + times * len(self.parts)
-        await until(lambda: self.renewals >= reached)
+        """Wait until each lease was renewed some times."""
+        reached = [renewals + times for renewals in self.renewals]
+        await until(lambda: all(map(operator.ge, self.renewals, reached)))
 
 
 @asynccontextmanager
@@ -111,7 +113,10 @@ async def processes(count, url, limit=None, **options):
     async with house(count, url, limit, **options) as made:
         for server in made.servers:
             server.rooms.on_gap(lambda room, gap: None)  # otherwise the members are closed after a restart
-        yield made, [Process(server) for server in made.servers]
+        found = [Process(server) for server in made.servers]
+        for each in found:
+            await each.renews(1)  # one that has begun before is not counted
+        yield made, found
 
 
 async def outlast(servers, how, first, *others):
