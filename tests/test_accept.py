@@ -41,7 +41,7 @@ def test_an_accept_is_checked_when_it_is_made(how, error):
     [
         ({"subject": 1}, TypeError, "subject must be a str"),
         ({"subject": ""}, ValueError, "subject must not be empty"),
-        ({"subject": "\ud800"}, ValueError, "lone surrogates"),
+        ({"subject": "\ud800"}, ValueError, "subject contains a lone surrogate"),
         ({"until": 5.0}, TypeError, "until must be a datetime"),
         ({"until": datetime(2030, 1, 1)}, ValueError, "until must have a time zone"),  # noqa: DTZ001
     ],

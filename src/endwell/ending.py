@@ -14,6 +14,7 @@ from typing import Any
 
 from .codes import CloseCode, Retry, describe
 from .fields import count, flag, mapping, member, number, optional, seconds, text
+from .text import utf8
 
 __all__ = ["MAX_REASON", "Cause", "Close", "Ending", "Initiator", "TcpEnd", "code_of"]
 
@@ -176,10 +177,7 @@ class Close:
         # The rules of RFC 6455 §7.4 are the same for a Close that is sent and for one that is received.
         if not describe(self.code).may_send:
             raise ValueError(f"code {int(self.code)} may not be sent in a Close")
-        try:
-            size = len(self.reason.encode())
-        except UnicodeEncodeError:
-            raise ValueError("reason contains a lone surrogate, which UTF-8 cannot encode") from None
+        size = len(utf8(self.reason, "reason"))
         # §5.5: "All control frames MUST have a payload length of 125 bytes or less".
         if size > MAX_REASON:
             raise ValueError(f"reason must be at most {MAX_REASON} bytes of UTF-8, not {size}")

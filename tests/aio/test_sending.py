@@ -136,7 +136,7 @@ async def test_an_invalid_message_raises_and_leaves_the_connection_open(role, me
 
 async def test_a_lone_surrogate_raises_and_leaves_the_connection_open(role):
     async with pair(role) as both:
-        with pytest.raises(UnicodeEncodeError):
+        with pytest.raises(ValueError, match=r"^message contains a lone surrogate"):
             await both.ws.send("x\ud800")
         await both.ws.send("still there")
         assert await both.peer.read_frame() == (TEXT, b"still there")

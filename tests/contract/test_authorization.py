@@ -227,6 +227,32 @@ async def test_a_revocation_counts_for_an_opening_that_is_being_decided(by, face
             assert await within(ws.recv()) == "in"
 
 
+async def test_a_revocation_closes_a_connection_whose_handler_checks_the_subject_that_it_has_named(
+    face, transport
+):
+    server, checks, go, sent = endwell.Server(), threading.Event(), threading.Event(), []
+
+    async def handler(ws):
+        ws.authorize(subject="ada")
+        checks.set()
+        await face.wait(go)
+        # The answer of the check is older than the revocation.
+        ws.authorize(until=at(1000), subject="ada")
+        sent.append(ws.subject)
+        await ws.send("in")
+
+    server.websocket("/")(face.handler(handler))
+    async with server.serving(ssl=transport.server):
+        async with endwell.connect(url(server, transport), ssl=transport.client) as ws:
+            await until(checks.is_set)
+            assert await server.revoke("ada") == 1
+            go.set()
+            with pytest.raises(endwell.ConnectionClosed):
+                await within(ws.recv())
+            assert (await within(ws.closed)).received == REVOKED
+        await until(lambda: sent == ["ada"])
+
+
 async def test_revocations_are_remembered_only_for_decisions_that_began_before():
     revocations = endwell.Server()._revocations
     await revocations.revoke("nobody decides")
@@ -256,7 +282,7 @@ async def test_revocations_are_remembered_only_for_decisions_that_began_before()
         ),
         ({"subject": 7}, TypeError, "subject must be a str or None, not 7"),
         ({"subject": ""}, ValueError, "subject must not be empty"),
-        ({"subject": "\ud800"}, ValueError, "subject must have no lone surrogates"),
+        ({"subject": "\ud800"}, ValueError, "subject contains a lone surrogate"),
     ],
 )
 async def test_a_wrong_argument_raises_and_changes_nothing(face, arguments, error, text):

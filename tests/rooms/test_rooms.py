@@ -158,7 +158,7 @@ async def test_a_wrong_argument_raises_at_the_call(one: House):
         await room.publish("x", slow="never")
     with pytest.raises(TypeError, match="message must be a str or bytes-like"):
         await room.publish(5)
-    with pytest.raises(UnicodeEncodeError):
+    with pytest.raises(ValueError, match=r"^message contains a lone surrogate"):
         await room.publish("\ud800")
     with pytest.raises(TypeError, match="since must be"):
         await room.history(5)
@@ -190,6 +190,34 @@ async def test_a_wrong_argument_raises_at_the_call(one: House):
     with pytest.raises(TypeError, match="name of a room must be a str"):
         one.servers[0].rooms[5]
     assert (await room.position()).sequence == 0
+
+
+@one_server
+async def test_a_lone_surrogate_raises_at_the_call_or_arrives_as_it_was(one: House):
+    text, server = "x\ud800", one.servers[0]
+    client, _ = await one.joined()
+    ws, room, blocking = one.memberships[0].ws, one.room(0, "b"), server.rooms.blocking
+    for rooms in (server.rooms, blocking):
+        with pytest.raises(ValueError, match=r"^the name of a room contains a lone surrogate"):
+            rooms[text]
+    with pytest.raises(ValueError, match=r"^pattern contains a lone surrogate"):
+        server.rooms.configure(text)
+    with pytest.raises(ValueError, match=r"^key contains a lone surrogate"):
+        room.join(ws, key=text)
+    with pytest.raises(ValueError, match=r"^message contains a lone surrogate"):
+        await asyncio.to_thread(blocking["b"].publish, text)
+    for subject in (ws.authorize, server.revoke):
+        with pytest.raises(ValueError, match=r"^subject contains a lone surrogate"):
+            await subject(subject=text)
+    assert room.members == []
+    assert (await room.position()).sequence == 0
+    # These are JSON, which has them.
+    await room.join(ws, key="ada", name=text)
+    assert [each.info for each in await room.presence()] == [{"name": text}]
+    server.sessions.join((text, 1), ws)
+    while (await server.rooms.user((text, 1)).publish("hello")).sent == 0:
+        pass
+    assert await within(client.recv()) == "hello"
 
 
 @one_server

@@ -354,6 +354,7 @@ class WebSocket:
 
         Raises:
             TypeError: If ``message`` is neither ``str`` nor bytes-like.
+            ValueError: If ``message`` contains a lone surrogate.
             UnsupportedByProtocol: For a binary message in hixie-75 or hixie-76, which have only text. It is
                 a TypeError.
             ConnectionClosed: When awaited, if the connection has ended or is closing.
@@ -435,8 +436,8 @@ class WebSocket:
 
         Args:
             until: The time, with a time zone. If it is in the past, nothing more is sent. Default: None, no limit.
-            subject: The user or account, such as the field ``sub`` of a token. Default: None, the subject
-                stays as it is.
+            subject: The user or account, such as the field ``sub`` of a token. Name it before a check of it that
+                takes time: a revocation before this call has no effect. Default: None, it stays as it is.
 
         Raises:
             TypeError: An argument has the wrong type, or this is the connection of a client.

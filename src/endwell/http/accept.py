@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Any
 
+from ..text import utf8
 from .headers import TOKEN, Headers
 from .response import Response
 
@@ -29,12 +30,9 @@ def check_subject(subject: str | None) -> None:
         raise TypeError(f"subject must be a str or None, not {subject!r}")
     if subject == "":
         raise ValueError("subject must not be empty")
-    try:
-        if subject is not None:
-            subject.encode()
-    except UnicodeEncodeError:
-        # JSON has them, and so has the JSON of a token. Server.revoke() could not send it to other processes.
-        raise ValueError(f"subject must have no lone surrogates, as in {subject!r}") from None
+    if subject is not None:
+        # The JSON of a token may have lone surrogates. Server.revoke() could not send them to other processes.
+        utf8(subject, "subject")
 
 
 def check_until(until: datetime | None) -> None:

@@ -170,6 +170,7 @@ class BlockingRooms:
         Raises:
             TypeError: The name is not a ``str``.
             RoomLimit: The name is empty, or longer than ``max_name``.
+            ValueError: The name contains a lone surrogate.
         """
         self._registry.check_name(name)
         return BlockingRoom(self._registry.room(name))

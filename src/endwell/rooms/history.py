@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import NamedTuple
 
+from ..text import utf8
 from .position import Message, Position, Publication
 
 __all__ = ["MAX_BOUND", "History", "Log", "Page", "page_after", "size_of"]
@@ -54,7 +55,7 @@ class History:
 def size_of(message: Message) -> int:
     """The size of a message in bytes: for a text message, that of its UTF-8."""
     if isinstance(message, str):
-        return len(message) if message.isascii() else len(message.encode())
+        return len(message) if message.isascii() else len(utf8(message, "message"))
     return len(message)
 
 

@@ -21,6 +21,7 @@ from ..codes import Retry, describe
 from ..ending import Ending
 from ..errors import BusUnavailable, ConcurrencyError, RoomLimit
 from ..sync.portal import Portal
+from ..text import utf8
 from ..wire.codec import Buffer, octets
 from .bus import Arrival, Bus, RoomReceiver
 from .history import size_of
@@ -179,13 +180,13 @@ class Registry:
 
     def check_name(self, name: str) -> None:
         """Raise an error if a room cannot have this name."""
+        what, limit = "the name of a room", self.limits.max_name
         if not isinstance(name, str):
-            raise TypeError(f"the name of a room must be a str, not {name!r}")
-        length, limit = len(name.encode()), self.limits.max_name
-        if not 0 < length <= limit:
-            raise RoomLimit(f"the name of a room must have 1 to {limit} bytes (max_name), and has {length}")
+            raise TypeError(f"{what} must be a str, not {name!r}")
+        if not 0 < (length := len(utf8(name, what))) <= limit:
+            raise RoomLimit(f"{what} must have 1 to {limit} bytes (max_name), and has {length}")
         if name[0] == RESERVED:
-            raise RoomLimit("the name of a room must not begin with the character U+0000, which is reserved")
+            raise RoomLimit(f"{what} must not begin with the character U+0000, which is reserved")
 
     def options_for(self, name: str) -> RoomOptions:
         """The options of a room: those of the last pattern that matches. Reserved rooms have the defaults."""
@@ -205,11 +206,10 @@ class Registry:
 
     def check_presence(self, key: str | None, info: Info) -> None:
         """Raise an error if :meth:`Room.join` cannot have these arguments."""
-        if key is not None:
-            if not isinstance(key, str):
-                raise TypeError(f"key must be a str or None, not {key!r}")
-            if not 0 < len(key.encode()) <= MAX_KEY:
-                raise RoomLimit(f"key must have 1 to {MAX_KEY} bytes, and has {len(key.encode())}")
+        if not isinstance(key, str | None):
+            raise TypeError(f"key must be a str or None, not {key!r}")
+        if key is not None and not 0 < (length := len(utf8(key, "key"))) <= MAX_KEY:
+            raise RoomLimit(f"key must have 1 to {MAX_KEY} bytes, and has {length}")
         try:
             # Not NaN, which Python has in its JSON, and no other language.
             size = len(json.dumps(info, allow_nan=False))

@@ -121,7 +121,8 @@ class Room:
         Raises:
             ConnectionClosed: The connection is closing.
             RoomLimit: The room has too many members, or the connection is in too many rooms.
-            ValueError: The connection is a member already, or an ASGI WebSocket is not accepted yet.
+            ValueError: The connection is a member already, an ASGI WebSocket is not accepted yet, or ``key``
+                contains a lone surrogate.
             TypeError: An argument has the wrong type.
             BusUnavailable: The bus is not available.
         """
@@ -157,7 +158,7 @@ class Room:
 
         Raises:
             TypeError: ``message`` or ``exclude`` has the wrong type.
-            ValueError: ``slow`` is not a policy.
+            ValueError: ``slow`` is not a policy, or ``message`` contains a lone surrogate.
             RoomLimit: The message is larger than ``max_message``.
             BusUnavailable: The bus is not available. The text says whether the message may have been sent.
             ConcurrencyError: The server does not serve, or serves in another event loop.

@@ -7,6 +7,7 @@ from typing import Any, Self, TypeVar, Unpack
 
 from ..aio.callbacks import check_arguments
 from ..options import check_keywords
+from ..text import utf8
 from .blocking import BlockingRooms
 from .bus import Bus
 from .hub import MAX_KNOWN_ROOMS
@@ -126,6 +127,7 @@ class Rooms:
         Raises:
             TypeError: The name is not a ``str``.
             RoomLimit: The name is empty, or longer than ``max_name``.
+            ValueError: The name contains a lone surrogate.
         """
         self._registry.check_name(name)
         return self._registry.room(name)
@@ -217,7 +219,8 @@ class Rooms:
 
         Raises:
             TypeError: A keyword is not a field of :class:`RoomOptions`, or a value has the wrong type.
-            ValueError: A value is out of range, or a room whose name matches is in use.
+            ValueError: A value is out of range, a room whose name matches is in use, or ``pattern`` contains a lone
+                surrogate.
 
         Example:
             ```python
@@ -230,6 +233,7 @@ class Rooms:
         """
         if not isinstance(pattern, str):
             raise TypeError(f"pattern must be a str, not {pattern!r}")
+        utf8(pattern, "pattern")  # no room can have such a name
         check_keywords("configure", options, RoomKeywords.__optional_keys__)
         if (used := self._registry.used(pattern)) is not None:
             raise ValueError(f"configure({pattern!r}) must come before the first use of the room {used!r}")

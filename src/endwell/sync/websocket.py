@@ -12,6 +12,7 @@ from ..codes import CloseCode
 from ..ending import Cause, Close, Ending
 from ..errors import ConnectionClosed, UnsupportedByProtocol
 from ..http import Request, Response, TLSInfo
+from ..text import utf8
 from ..wire.codec import NO_BINARY, Buffer, octets
 from .bridge import Bridge
 from .flag import ThreadFlag
@@ -246,13 +247,14 @@ class WebSocket:
 
         Raises:
             TypeError: If ``message`` is neither ``str`` nor bytes-like.
+            ValueError: If ``message`` contains a lone surrogate.
             UnsupportedByProtocol: For a binary message in hixie-75 or hixie-76, which have only text. It is
                 a TypeError.
             ConnectionClosed: If the connection has ended or is closing.
         """
         if isinstance(message, str):
             if not message.isascii():
-                message.encode()  # a lone surrogate raises here, not in the loop
+                utf8(message, "message")  # a lone surrogate raises here, not in the loop
         else:
             if not isinstance(message, bytes):
                 # Copied, because the caller may change the buffer before the loop sends it.

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, final
 
 from ..ending import Close
 from ..errors import MessageTooBig, PeerError, PolicyViolation, ProtocolError
+from ..text import lone_surrogate, utf8
 from . import frames
 from .deflate import PerMessageDeflate
 from .frames import BINARY, CONTINUATION, FIN, LENGTH_16, MAX_CONTROL, PING, PONG, RSV1, TEXT, build, new_key
@@ -431,7 +432,7 @@ class Codec:
     def message(self, message: str | Buffer) -> bytes:
         """The frame of a message: a text frame for a str, a binary frame for bytes-like data.
 
-        Raises TypeError for another type, and UnicodeEncodeError for a lone surrogate.
+        Raises TypeError for another type, and ValueError for a lone surrogate.
         """
         payload = self.payload(message)
         return frame(self.first, payload, self.key())
@@ -442,7 +443,10 @@ class Codec:
         if isinstance(message, bytes):
             self.first, payload = _FINAL_BINARY, message
         elif isinstance(message, str):
-            self.first, payload = _FINAL_TEXT, message.encode()
+            try:
+                self.first, payload = _FINAL_TEXT, message.encode()
+            except UnicodeEncodeError:
+                raise lone_surrogate("message") from None
         else:
             self.first, payload = _FINAL_BINARY, octets(message, "message must be a str")
         deflate = self._deflate
@@ -505,8 +509,8 @@ def octets(data: Buffer, wanted: str) -> bytes | bytearray | memoryview:
 
 
 def check_message(message: str | Buffer) -> None:
-    """Raise TypeError for a message of a wrong type, and UnicodeEncodeError for a lone surrogate."""
+    """Raise TypeError for a message of a wrong type, and ValueError for a lone surrogate."""
     if isinstance(message, str):
-        message.encode()
+        utf8(message, "message")
     elif not isinstance(message, bytes):
         octets(message, "message must be a str")

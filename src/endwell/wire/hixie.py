@@ -12,6 +12,7 @@ from typing import Any
 from ..ending import Close
 from ..errors import MessageTooBig, PeerError, ProtocolError, UnsupportedByProtocol
 from ..http import Headers
+from ..text import utf8
 from .codec import NO_BINARY, Buffer, octets
 from .portions import Portioned
 from .utf8 import check, decode
@@ -192,7 +193,7 @@ class Hixie(Portioned):
     def payload(self, message: str | Buffer) -> bytes:
         """The frame of a text message.
 
-        Raises UnsupportedByProtocol for bytes, and UnicodeEncodeError for a lone surrogate.
+        Raises UnsupportedByProtocol for bytes, and ValueError for a lone surrogate.
         """
         if not isinstance(message, str):
             try:
@@ -201,7 +202,7 @@ class Hixie(Portioned):
                 raise TypeError(f"message must be a str, not {type(message).__name__}") from None
             raise UnsupportedByProtocol(NO_BINARY)
         self.first = -1
-        return b"\x00" + message.encode() + b"\xff"
+        return b"\x00" + utf8(message, "message") + b"\xff"
 
     def ping(self, payload: bytes | bytearray | memoryview) -> bytes:
         """Raises UnsupportedByProtocol."""
