@@ -119,7 +119,7 @@ async def processes(count, url, limit=None, **options):
         yield made, found
 
 
-async def outlast(servers, how, first, *others):
+async def outlast(servers, how, first, *others, meanwhile=None):
     """Redis is away for longer than a lease, and comes back. So does one process, some time before the others."""
     everybody = (first, *others)
     # A renewal that a stopped server has received already would be done when it goes on.
@@ -130,6 +130,8 @@ async def outlast(servers, how, first, *others):
         each.may_connect.clear()
     with servers.away(how):
         await until(lambda: not any(each.bus.is_connected for each in everybody))
+        if meanwhile is not None:
+            await meanwhile()
         await asyncio.sleep(LEASE_TIME + 0.5)
     first.may_connect.set()
     await until(lambda: first.bus.is_connected)
@@ -163,6 +165,30 @@ async def test_no_key_leaves_though_no_process_could_renew_its_lease(servers, ho
             await each.renews(5)
         assert await keys_in(made.room(0)) == keys
         assert [event for _, event, _, _ in made.events] == ["joined"] * 3
+
+
+@HOW
+async def test_a_key_whose_grace_ends_while_redis_is_away_may_return_in_another_process(servers, how):
+    async with processes(2, servers.url, grace=1.0) as (made, (first, second)):
+        ws, _ = await made.joined(0, key="ada")
+        await made.joined(1, key="bob")
+        await until(lambda: len(made.events) == 2)
+        await ws.close(1001)
+        await until(lambda: not made.room(0).members)
+
+        async def return_in_the_other_one():
+            await made.joined(1, key="ada")
+
+        await outlast(servers, how, first, second, meanwhile=return_in_the_other_one)
+        assert await keys_in(made.room(0)) == {"ada", "bob"}
+        await second.renews(5)
+        await second.bus.flush()
+        assert await keys_in(made.room(1)) == {"ada", "bob"}
+        assert len(made.events) == 2
+        # If it does not return, it leaves once.
+        await made.clients[-1].close(1001)
+        await until(lambda: len(made.events) == 3)
+        assert made.events[-1] == (1, "left", "a", "ada")
 
 
 @HOW

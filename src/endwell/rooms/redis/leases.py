@@ -4,19 +4,26 @@ from __future__ import annotations
 
 from .script import NOW, make_script
 
-__all__ = ["FORGET", "LEASE", "LIVES", "RESERVE"]
+__all__ = ["FORGET", "LEASE", "LIVES", "RESERVE", "RUN_CLOCK"]
 
 # The clock of the leases. Between two calls, it runs for an interval of renewals at most. So it stands still while
 # Redis does not run or cannot be reached, or all processes stand still. Otherwise, the first process that is back
 # would take all others for dead. A step of the server's clock cannot end leases, or make them last, either. The hash
-# has the server's time of the last call (t), and the time of this clock then (s).
-_RUN_CLOCK = """
-local function run_clock(key, interval)
-  local found = redis.call('HMGET', key, 't', 's')
-  local clock = tonumber(found[2] or now)
-  clock = clock + math.max(0, math.min(now - tonumber(found[1] or now), interval))
-  redis.call('HSET', key, 't', string.format('%.0f', now), 's', string.format('%.0f', clock))
-  return clock
+# has the server's time of the last call (t), the time of this clock then (s), and until when processes may not have
+# returned (r), by this clock. They have the time of a lease without the two intervals that it has lost at most.
+#: Part of a script, which defines ``run_clock(key, ms, interval)`` with the time of a lease. Returns the time, and the
+#: milliseconds until all processes have returned.
+RUN_CLOCK = """
+local function run_clock(key, ms, interval)
+  local found = redis.call('HMGET', key, 't', 's', 'r')
+  local gap, clock, back = now - tonumber(found[1] or now), tonumber(found[2] or now), tonumber(found[3] or 0)
+  clock = clock + math.max(0, math.min(gap, interval))
+  if gap > 0.3 * ms then
+    back = clock + ms - 2 * interval
+  end
+  redis.call('HSET', key, 't', string.format('%.0f', now), 's', string.format('%.0f', clock),
+    'r', string.format('%.0f', back))
+  return clock, math.max(back - clock, 0)
 end
 """
 
@@ -32,9 +39,10 @@ end
 #: connections because the lease had ended, otherwise nil, and the processes whose lease has ended.
 LEASE = make_script(
     NOW,
-    _RUN_CLOCK,
+    RUN_CLOCK,
     """
-local own, ms, clock = ARGV[3], tonumber(ARGV[4]), run_clock(KEYS[4], tonumber(ARGV[5]))
+local own, ms = ARGV[3], tonumber(ARGV[4])
+local clock = run_clock(KEYS[4], tonumber(ARGV[5]), tonumber(ARGV[6]))
 local known = redis.call('ZSCORE', KEYS[1], own) and 1 or 0
 redis.call('ZADD', KEYS[1], string.format('%.0f', clock + ms), own)
 redis.call('PEXPIRE', KEYS[2], 86400000)
@@ -62,10 +70,10 @@ return 1
 #: many all processes have then. Those whose time has ended are not counted.
 RESERVE = make_script(
     NOW,
-    _RUN_CLOCK,
+    RUN_CLOCK,
     """
 local own, held, wanted, limit, ms = ARGV[3], tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[7])
-local clock = run_clock(KEYS[2], tonumber(ARGV[8]))
+local clock = run_clock(KEYS[2], ms, tonumber(ARGV[8]))
 local total, fields = held, redis.call('HGETALL', KEYS[1])
 for number = 1, #fields, 2 do
   if fields[number] ~= own then

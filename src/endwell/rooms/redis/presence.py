@@ -176,7 +176,7 @@ class Presence:
             self._graces[room][key] = self._loop.call_later(seconds, self._end, room, key)
 
     def _end(self, room: str, key: str) -> None:
-        reply = self._link.call(END, [self._hash(room)], self._process, key)
+        reply = self._link.call(END, [self._hash(room), self._clock], self._process, key, *lease_times())
         reply.add_done_callback(partial(self._ended, room, key))
 
     def _ended(self, room: str, key: str, reply: asyncio.Future[Any]) -> None:
@@ -219,8 +219,8 @@ class Presence:
             await asyncio.sleep(RENEW_INTERVAL)
 
     async def _renew(self) -> None:
-        keys, own = self._lease_keys, self._process
-        known, buried, dead = await self._link.call(LEASE, keys, own, *lease_times())
+        keys, times = self._lease_keys, lease_times()
+        known, buried, dead = await self._link.call(LEASE, keys, self._process, times[0], *times)
         if buried not in (None, self._buried):
             self._buried = buried
             self._announce_all()
@@ -273,4 +273,4 @@ class Presence:
             for timer in graces.values():
                 timer.cancel()
         if self._link.connected:
-            await self._link.call(LEASE, self._lease_keys, self._process, 0, lease_times()[1])
+            await self._link.call(LEASE, self._lease_keys, self._process, 0, *lease_times())

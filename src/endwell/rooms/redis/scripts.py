@@ -6,7 +6,7 @@ server's clock, in milliseconds.
 
 from __future__ import annotations
 
-from .leases import FORGET, LEASE, LIVES, RESERVE
+from .leases import FORGET, LEASE, LIVES, RESERVE, RUN_CLOCK
 from .script import NOW, make_script
 
 __all__ = [
@@ -215,18 +215,22 @@ return entry.i
 )
 
 #: End the grace of a key, if its last connection was one of this process. Returns the info if it has left, the
-#: milliseconds until then if it is too early, otherwise nil.
+#: milliseconds until then if it is too early, otherwise nil. After Redis was away, it is too early until all processes
+#: have returned, because the key may have a connection of another one.
 END = make_script(
     NOW,
+    RUN_CLOCK,
     _PRESENCE,
     """
 local process, key = ARGV[3], ARGV[4]
+local _, wait = run_clock(KEYS[2], tonumber(ARGV[5]), tonumber(ARGV[6]))
 local entry = load(key)
 if not entry or entry.n > 0 or entry.w ~= process then
   return false
 end
-if entry.d > now then
-  return entry.d - now
+wait = math.max(wait, entry.d - now)
+if wait > 0 then
+  return wait
 end
 entry.g = true
 save(key, entry)
