@@ -557,6 +557,8 @@ async def test_everything_can_be_done_with_the_keyboard(browser: Browser):
         async with asyncio.timeout(60):
             assert (await ws.closed).received == endwell.Close(1000, "bye")
         await shown.says("#detail", "the application closed")
+        # The list below the window has been renewed, too.
+        await shown.says(".row.gone", "ada")
         await shown.tab.press("Escape")
         # Back where it was opened.
         assert await shown.tab.evaluate(focus) == "ada"

@@ -24,6 +24,8 @@ export class List {
   #count = 0;
   #get = () => undefined;
   #active = 0;
+  /** Whether a row had the focus when it was opened: it comes back when the window is closed. */
+  #opened = false;
   #moved = -Infinity;
   #scheduled = false;
 
@@ -57,9 +59,14 @@ export class List {
     this.#range = listener;
   }
 
-  /** Whether rows must stay where they are: somebody points at one, or is about to. */
+  /** Whether rows must stay where they are: somebody points at one, or is about to, or the focus is there. */
   get held() {
-    return performance.now() - this.#moved < HOLD * 1000 || this.body.contains(document.activeElement);
+    return performance.now() - this.#moved < HOLD * 1000 || this.#focused;
+  }
+
+  /** Whether the focus is on a row, or comes back to one when the window is closed that is open. */
+  get #focused() {
+    return this.body.contains(document.activeElement) || (this.#opened && !!document.querySelector("dialog[open]"));
   }
 
   /** The indices of the rows in sight: the first, and the one after the last. */
@@ -108,11 +115,10 @@ export class List {
     first = Math.max(0, first - MARGIN);
     end = Math.min(this.#count, end + MARGIN);
     this.#active = Math.min(this.#active, Math.max(0, this.#count - 1));
-    const focused = this.body.contains(document.activeElement);
     const wanted = new Set();
     for (let index = first; index < end; index++) wanted.add(index);
     // The focus must not be lost, or come to another row, when its row is scrolled away.
-    if (focused && this.#count) wanted.add(this.#active);
+    if (this.#focused && this.#count) wanted.add(this.#active);
     // One row can be reached with the Tab key: the active one, or the first in sight.
     const stop = wanted.has(this.#active) ? this.#active : Math.min(this.sight[0], end - 1);
     for (const [index, row] of this.#rows)
@@ -176,6 +182,7 @@ export class List {
     const row = this.#rowOf(event.target);
     if (!row?.item) return;
     this.#active = row.index;
+    this.#opened = this.body.contains(document.activeElement);
     this.#open(row.item, row.button);
   }
 
