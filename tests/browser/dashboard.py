@@ -125,7 +125,7 @@ async def dashboard(
 ) -> AsyncIterator[Dashboard]:
     """The page, in a tab that counts as visible."""
     server = served(**options)
-    async with server.serving(port=0, grace=1.0), AsyncExitStack() as clients:
+    async with server.serving(port=0, grace=30.0), AsyncExitStack() as clients:
         host, port = server.addresses[0]
         async with browser.tab("about:blank") as tab:
             await tab.resize(*size)

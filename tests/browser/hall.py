@@ -156,5 +156,5 @@ async def hall(
 ) -> AsyncIterator[Hall]:
     """A hall whose page uses these options of the module."""
     made = Hall(page or {}, **options)
-    async with made.server.serving(host, grace=1.0):
+    async with made.server.serving(host, grace=30.0):
         yield made

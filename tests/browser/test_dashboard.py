@@ -358,7 +358,7 @@ async def test_a_worker_is_drained_and_all_are_restarted(browser: Browser, tmp_p
 async def test_the_page_says_that_the_server_restarts_and_returns(browser: Browser):
     async with AsyncExitStack() as first:
         server, port = served(), free_port()
-        await first.enter_async_context(server.serving(port=port, grace=1.0))
+        await first.enter_async_context(server.serving(port=port, grace=30.0))
         async with browser.tab(f"http://127.0.0.1:{port}/_endwell/") as tab:
             await until(lambda: tab.evaluate("!!document.querySelector('.rows')"))
             await show(tab)
@@ -373,7 +373,7 @@ async def test_the_page_says_that_the_server_restarts_and_returns(browser: Brows
             await shown.says("#state", "Not reachable", "next attempt")
             await tab.evaluate(f"void (() => {{ {AXE.read_text()} }})()")
             assert await violations(tab) == ""
-            async with served().serving(port=port, grace=1.0):
+            async with served().serving(port=port, grace=30.0):
                 await shown.says("#state", "Live")
 
 
