@@ -11,7 +11,7 @@ import trustme
 from redis.crc import key_slot
 
 from endwell.errors import BusUnavailable
-from endwell.rooms import Gap, returning
+from endwell.rooms import Gap
 from endwell.rooms.redis import ClusterBus, presence
 from endwell.rooms.redis.cluster import PARTITIONS, partitions
 from endwell.rooms.redis.nodes import SLOTS
@@ -382,10 +382,7 @@ async def problem_of(url, caplog, text):
         ((), "cluster support disabled"),
     ],
 )
-async def test_a_cluster_that_is_down_and_a_server_that_is_none_are_told(
-    monkeypatch, caplog, arguments, text
-):
-    monkeypatch.setattr(returning, "WAIT_TIME", 0.2)
+async def test_a_cluster_that_is_down_and_a_server_that_is_none_are_told(refused, caplog, arguments, text):
     node = RedisServer()
     try:
         await asyncio.to_thread(node.start, *arguments)

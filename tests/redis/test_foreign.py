@@ -7,7 +7,7 @@ import socket
 import pytest
 
 from endwell.errors import BusUnavailable
-from endwell.rooms import History, Resumed, Rooms, returning
+from endwell.rooms import History, Resumed, Rooms
 from endwell.rooms.frames import Shared, pack_shared
 from endwell.rooms.redis import presence
 from tests.pair import until, within
@@ -128,8 +128,7 @@ async def test_a_full_redis_refuses_publications_and_nothing_else(redis, monkeyp
 
 
 @pytest.mark.parametrize("rule", ["-evalsha", "-subscribe", "resetkeys"])
-async def test_a_user_that_may_not_use_redis_is_told_why_it_is_not_ready(redis, monkeypatch, caplog, rule):
-    monkeypatch.setattr(returning, "WAIT_TIME", 0.2)
+async def test_a_user_that_may_not_use_redis_is_told_why_it_is_not_ready(redis, refused, caplog, rule):
     redis.ask("ACL", "SETUSER", "few", "on", ">secret", "~*", "&*", "+@all", rule)
     async with Rooms(bus=f"redis://few:secret@127.0.0.1:{redis.port}/0") as rooms:
         await until(lambda: "no connection to Redis" in caplog.text)

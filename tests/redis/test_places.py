@@ -9,7 +9,7 @@ import pytest
 import trustme
 
 from endwell.errors import BusUnavailable
-from endwell.rooms import Gap, History, returning
+from endwell.rooms import Gap, History
 from endwell.rooms.redis import RedisBus, link
 from tests.pair import until, within
 from tests.ports import free_port
@@ -78,17 +78,16 @@ async def test_publications_go_through_tls_and_the_connection_comes_back(secure)
         assert [each.faults for each in witnesses] == [[]] * 2
 
 
-async def test_a_server_whose_certificate_is_not_trusted_gets_nothing(secure, tmp_path, monkeypatch, caplog):
-    monkeypatch.setattr(returning, "WAIT_TIME", 0.2)
+async def test_a_server_whose_certificate_is_not_trusted_gets_nothing(secure, tmp_path, refused, caplog):
     other = tmp_path / "other.pem"
     trustme.CA().cert_pem.write_to_path(other)
     bus = RedisBus(f"{secure[2]}?ssl_ca_certs={other}")
     await bus.start(Witness())
+    await until(lambda: "no connection to Redis" in caplog.text)
     with pytest.raises(BusUnavailable, match=r"CERTIFICATE_VERIFY_FAILED.*nothing was sent"):
         await publish(bus, "x")
     assert not bus.is_connected
     await bus.stop()
-    assert "no connection to Redis" in caplog.text
 
 
 # -- a failover --------------------------------------------------------------------------
@@ -176,8 +175,7 @@ async def test_a_process_that_is_connected_to_a_server_of_the_past_leaves_it(sen
         await bus.stop()
 
 
-async def test_a_node_of_a_cluster_is_refused_in_plain_words(monkeypatch, caplog):
-    monkeypatch.setattr(returning, "WAIT_TIME", 0.2)
+async def test_a_node_of_a_cluster_is_refused_in_plain_words(refused, caplog):
     node = RedisServer()
     try:
         await asyncio.to_thread(node.start, "--cluster-enabled", "yes")
@@ -190,10 +188,10 @@ async def test_a_node_of_a_cluster_is_refused_in_plain_words(monkeypatch, caplog
         node.close()
 
 
-async def test_without_an_answer_of_a_sentinel_the_reasons_are_told(monkeypatch, caplog):
-    monkeypatch.setattr(returning, "WAIT_TIME", 0.2)
+async def test_without_an_answer_of_a_sentinel_the_reasons_are_told(refused, caplog):
     port = free_port()
     bus = RedisBus(f"redis+sentinel://127.0.0.1:{port},127.0.0.1:{port}/main")
     await bus.start(Witness())
+    text = f"no Sentinel knows the primary of 'main' (redis://127.0.0.1:{port}: "
+    await until(lambda: text in caplog.text)
     await bus.stop()
-    assert f"no Sentinel knows the primary of 'main' (redis://127.0.0.1:{port}: " in caplog.text
