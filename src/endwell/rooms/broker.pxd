@@ -17,6 +17,7 @@ cdef class Link:
     cdef readonly set behind
     cdef readonly bint ended
     cdef public bint keeps_own
+    cdef public bint asks_on
     cdef readonly bint empty
 
     @cython.locals(data=bytes)

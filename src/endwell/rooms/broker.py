@@ -25,6 +25,7 @@ from .frames import (
     pack_word,
     unpack_call,
 )
+from .history import size_of
 from .hub import MAX_KNOWN_ROOMS, Connection, Hub, Left, Present
 from .position import Position
 
@@ -40,6 +41,10 @@ CALLS = ("listen", "position", "page", "presence", "reserve")
 #: Maximum number of bytes that are read from one worker before the others have their turn.
 READ_SIZE = 1 << 16
 _buffer = bytearray(READ_SIZE)
+#: Maximum number of publications, and maximum sum of the sizes of their messages, in one answer to a worker that
+#: reads a history. More than one message may be in it only up to that sum. It takes some milliseconds.
+PAGE = 1000
+PAGE_BYTES = 1 << 18
 
 
 class Link:
@@ -61,6 +66,8 @@ class Link:
         self.ended = False
         #: Whether the worker keeps what it publishes until the answer, so that it is not sent back.
         self.keeps_own = False
+        #: Whether the worker asks again if an answer has only the first part of a history.
+        self.asks_on = False
         #: Whether the last :meth:`read` has found nothing.
         self.empty = False
 
@@ -170,6 +177,7 @@ class Broker:
             "told": self._told,
             "reserve": self._reserve,
             "keeps own": self._keeps_own,
+            "asks on": self._asks_on,
         }
 
     @property
@@ -300,8 +308,16 @@ class Broker:
         link.write(pack_word("answer", call, [position.epoch, position.sequence]))
 
     def _page(self, link: Link, call: int, room: str, after: list[Any] | None, limit: int | None) -> None:
+        if link.asks_on:
+            limit = PAGE if limit is None else min(limit, PAGE)
         page = self._hub.page(room, None if after is None else Position(*after), limit, monotonic())
-        publications = [[each.sequence, dump(each.message)] for each in page.publications]
+        publications: list[list[Any]] = []
+        size = 0
+        for each in page.publications:
+            size += size_of(each.message)
+            if publications and size > PAGE_BYTES and link.asks_on:
+                break
+            publications.append([each.sequence, dump(each.message)])
         answer = [[page.position.epoch, page.position.sequence], page.lost, publications]
         link.write(pack_word("answer", call, answer))
 
@@ -322,6 +338,9 @@ class Broker:
 
     def _keeps_own(self, link: Link) -> None:
         link.keeps_own = True
+
+    def _asks_on(self, link: Link) -> None:
+        link.asks_on = True
 
     def _tell(self, left: list[Left]) -> None:
         for each in left:

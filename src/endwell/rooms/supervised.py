@@ -13,7 +13,7 @@ from ..errors import BusUnavailable, RoomLimit
 from . import returning
 from .bus import Bus, Receiver
 from .frames import load, pack_publish, pack_word
-from .history import History, Page
+from .history import History, Page, page_after
 from .hub import Info, Present
 from .incoming import Incoming
 from .overdue import Overdue
@@ -70,6 +70,8 @@ class SupervisorBus(Bus, asyncio.Protocol):
         self._transport, _ = await self._loop.create_connection(lambda: self, sock=self._sock)
         # A supervisor of an older version ignores it, and sends each publication back.
         self._send(pack_word("keeps own"))
+        # Such a supervisor answers with a whole history, too.
+        self._send(pack_word("asks on"))
 
     async def stop(self) -> None:
         """See :meth:`Bus.stop`."""
@@ -126,9 +128,21 @@ class SupervisorBus(Bus, asyncio.Protocol):
 
     async def page(self, room: str, after: Position | None, limit: int | None) -> Page:
         """See :meth:`Bus.page`."""
-        number, answer = self._call()
-        self._ask_page(number, room, after, limit)
-        return _page(await answer)
+        start = after
+        found: list[Publication] = []
+        while True:
+            number, answer = self._call()
+            left = limit - len(found) if found and limit is not None else limit
+            self._ask_page(number, room, after, left)
+            page = _page(await answer)
+            if page.lost != 0:
+                # Of an answer before: meanwhile, publications have left the history, or the epoch has changed.
+                found.clear()
+            found += page.publications
+            if not _has_more(page) or len(found) == limit:
+                break
+            after = Position(page.position.epoch, found[-1].sequence)
+        return page_after(page.position, lambda _: found, start, limit)
 
     def enter(self, room: str, connection: int, key: str, info: Info, grace: float) -> None:
         """See :meth:`Bus.enter`."""
@@ -237,10 +251,7 @@ class SupervisorBus(Bus, asyncio.Protocol):
         elif word == "behind":
             (room,) = values
             if room in self._delivered and room not in self._healing:
-                number = self._healing[room] = next(self._numbers)
-                self._healed[number] = room
-                epoch, sequence, _ = self._delivered[room]
-                self._ask_page(number, room, Position(epoch, sequence), None)
+                self._ask_missed(room)
         elif word == "refused":
             number, text = values
             publishing = self._publishing.pop(number, None)
@@ -263,6 +274,12 @@ class SupervisorBus(Bus, asyncio.Protocol):
         start = None if after is None else [after.epoch, after.sequence]
         self._send(pack_word("page", number, room, start, limit))
 
+    def _ask_missed(self, room: str) -> None:
+        number = self._healing[room] = next(self._numbers)
+        self._healed[number] = room
+        epoch, sequence, _ = self._delivered[room]
+        self._ask_page(number, room, Position(epoch, sequence), None)
+
     def _heal(self, room: str, page: Page) -> None:
         """Deliver what was missed, as far as the history has it.
 
@@ -272,13 +289,24 @@ class SupervisorBus(Bus, asyncio.Protocol):
         """
         del self._healing[room]
         *_, slow = self._delivered[room]
-        self._delivered[room] = page.position.epoch, page.position.sequence, slow
+        position = page.position
+        if _has_more(page):
+            position = Position(position.epoch, page.publications[-1].sequence)
+        self._delivered[room] = position.epoch, position.sequence, slow
         if page.lost != 0:
             first = page.publications[0].sequence if page.publications else page.position.sequence + 1
             self._receiver.lost(room, page.lost, Position(page.position.epoch, first - 1))
         for publication in page.publications:
             position = Position(page.position.epoch, publication.sequence)
             self._receiver.published(room, position, publication, slow, None)
+        # A receiver may have ignored the room meanwhile.
+        if _has_more(page) and room in self._delivered:
+            self._ask_missed(room)
+
+
+def _has_more(page: Page) -> bool:
+    """Whether the history has more than the supervisor has put into one answer."""
+    return bool(page.publications) and page.publications[-1].sequence < page.position.sequence
 
 
 def _page(answer: list[Any]) -> Page:
