@@ -14,7 +14,8 @@ def add_bus(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--bus",
         metavar="URL",
-        help="connect the rooms of several machines by this Redis, Valkey or NATS, such as redis://host:6379/0",
+        help="connect the rooms of several machines by this Redis, Valkey or NATS, such as redis://host:6379/0 "
+        "(default: $ENDWELL_BUS)",
     )
 
 
