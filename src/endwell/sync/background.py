@@ -7,6 +7,7 @@ import asyncio
 import atexit
 import os
 import threading
+from contextlib import suppress
 from time import monotonic
 from types import BuiltinFunctionType
 
@@ -48,10 +49,11 @@ class _Background:
         """Close the open connections, and end the thread."""
         assert self.portal is not None and self._stopped is not None
         self.exiting = True
-        try:
+        # The time is up if the loop is blocked, or the process stood still.
+        with suppress(TimeoutError):
             self.portal.run(self._close_all, timeout=2 * EXIT_TIME)
-        except TimeoutError:
-            pass  # the loop is blocked
+        with suppress(TimeoutError):
+            self.portal.run(self._abort_all, timeout=EXIT_TIME)
         # The interpreter does not wait for the threads of callbacks, so wait for them here.
         deadline = monotonic() + EXIT_TIME
         for threads in (self.portal.callbacks, self.portal.reconnecting_callbacks):
@@ -61,15 +63,18 @@ class _Background:
 
     async def _close_all(self) -> None:
         assert self.portal is not None
-        open_ = [bridge.ws for bridge in self.portal.bridges]
         closing = [
-            asyncio.ensure_future(close_for(ws, Cause.APP_CLOSED, CloseCode.GOING_AWAY)) for ws in open_
+            asyncio.ensure_future(close_for(bridge.ws, Cause.APP_CLOSED, CloseCode.GOING_AWAY))
+            for bridge in self.portal.bridges
         ]
         if closing:
             await asyncio.wait(closing, timeout=EXIT_TIME)
-        # Cut the connections whose peer has not answered, so that their on_close callbacks are called too.
-        for ws in open_:
-            ws.abort()
+
+    async def _abort_all(self) -> None:
+        """Cut the connections whose peer has not answered, so that their on_close callbacks are called too."""
+        assert self.portal is not None
+        for bridge in [*self.portal.bridges]:
+            bridge.ws.abort()
 
 
 _lock = threading.Lock()
