@@ -92,8 +92,10 @@ def test_a_window_that_cannot_be_written_is_refused(window):
         RetryAdvice(*window).reason()
 
 
-def test_the_limit_of_a_text_counts_bytes():
+def test_the_limit_of_a_text_counts_bytes_of_utf8():
     assert len(RetryAdvice(99999, 99999).reason("x" * MAX_TEXT).encode()) == 123
     for text in ("x" * (MAX_TEXT + 1), "ü" * 52):
         with pytest.raises(ValueError, match="text must be at most 103 bytes"):
             RetryAdvice(0, 1).reason(text)
+    with pytest.raises(ValueError, match=r"^text contains a lone surrogate"):
+        RetryAdvice(0, 1).reason("x\ud800")

@@ -271,6 +271,11 @@ def test_a_response_of_text_has_one_content_type(response, status, content_type,
     assert response.body == body
 
 
+def test_a_response_of_text_refuses_a_lone_surrogate():
+    with pytest.raises(ValueError, match=r"^body contains a lone surrogate"):
+        Response.text("x\ud800")
+
+
 def test_a_redirect_refuses_line_breaks_in_its_location():
     assert Response.redirect("/x").headers["Location"] == "/x"
     with pytest.raises(ValueError, match="CR, LF or NUL"):

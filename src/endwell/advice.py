@@ -15,6 +15,8 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
+from .text import utf8
+
 __all__ = ["MAX_SECONDS", "MAX_TEXT", "RetryAdvice"]
 
 MAX_SECONDS = 99999
@@ -67,12 +69,12 @@ class RetryAdvice(NamedTuple):
             text: Text for people, before the advice; at most 103 bytes of UTF-8.
 
         Raises:
-            ValueError: `text` is too long, `earliest` is above `latest`, or a number is outside 0 to 99999.
+            ValueError: `text` is too long or contains a lone surrogate, `earliest` is above `latest`, or a number is outside 0 to 99999.
         """
         if not 0 <= self.earliest <= self.latest <= MAX_SECONDS:
             raise ValueError(
                 f"earliest and latest must be in order and between 0 and {MAX_SECONDS}, not {self}"
             )
-        if len(text.encode()) > MAX_TEXT:
+        if len(utf8(text, "text")) > MAX_TEXT:
             raise ValueError(f"text must be at most {MAX_TEXT} bytes of UTF-8, not {text!r}")
         return f"{text}{'; ' if text else ''}retry {self.earliest:d}-{self.latest:d}s"

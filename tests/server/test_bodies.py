@@ -439,12 +439,13 @@ async def test_a_client_that_takes_nothing_is_cut_after_write_timeout(kind):
             await until(lambda: not server._listener.openings and not server._dispatcher.tasks)
 
 
-@pytest.mark.parametrize("fault", ["an exception", "a wrong type", "None"])
+@pytest.mark.parametrize("fault", ["an exception", "a wrong type", "None", "a lone surrogate"])
 async def test_a_generator_that_fails_shows_the_client_that_the_body_is_incomplete(
     kind, fault, transport, caplog
 ):
     server = Server()
-    items = {"an exception": ["a"], "a wrong type": ["a", 5], "None": ["a", None]}[fault]
+    faulty = {"an exception": [], "a wrong type": [5], "None": [None], "a lone surrogate": ["\ud800"]}[fault]
+    items = ["a", *faulty]
     server.get("/")(streaming(kind, items, lambda: 1 / 0))
     async with server.serving(ssl=transport.server), nothing_left_behind():
         async with asking(server, transport) as peer:

@@ -9,6 +9,7 @@ from typing import Protocol
 
 from ..http import Request, StreamingResponse
 from ..protocol.responding import complete_head, has_body
+from ..text import utf8
 from .driver import Driver
 
 __all__ = ["StreamedAnswer"]
@@ -116,7 +117,7 @@ class StreamedAnswer:
     def _queue(self, chunk: bytes | str, chunked: bool) -> None:
         if not isinstance(chunk, bytes | bytearray | memoryview | str):
             raise TypeError(f"a chunk of a response must be bytes or str, not {type(chunk).__name__}")
-        octets = chunk.encode() if isinstance(chunk, str) else bytes(chunk)
+        octets = utf8(chunk, "a chunk of a response") if isinstance(chunk, str) else bytes(chunk)
         # A chunk of size 0 would end the response.
         if octets and not self._exchange.gone:
             self._exchange.queue(b"%x\r\n%b\r\n" % (len(octets), octets) if chunked else octets)

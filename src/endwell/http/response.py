@@ -8,6 +8,7 @@ from datetime import datetime
 from http import HTTPStatus
 from typing import Any
 
+from ..text import utf8
 from .cookies import SameSite, serialize_cookie
 from .headers import Headers, serialize_head
 
@@ -148,7 +149,7 @@ class Response:
         fields = Headers(headers or ())
         if "Content-Type" not in fields:
             fields.add("Content-Type", content_type)
-        return cls(status, fields, body.encode())
+        return cls(status, fields, utf8(body, "body"))
 
     @staticmethod
     def stream(
