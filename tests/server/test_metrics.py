@@ -565,6 +565,25 @@ async def test_the_page_can_have_its_own_port(face, caplog):
     assert caplog.text.count("drained") == 1
 
 
+async def test_a_page_answers_a_request_whose_connection_it_has_accepted_before_the_stop(monkeypatch):
+    monkeypatch.setattr("endwell.server.app.HANDSHAKE_TIME", PATIENCE)
+    port, server = free_port(), endwell.Server()
+    server.metrics_page(port=port)
+    async with server.serving(grace=2 * PATIENCE):
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        listener = server._pages[0][0]._listener
+        await until(lambda: listener.openings)
+
+        async def ask():
+            await until(lambda: not listener.socks)
+            writer.write(b"GET /metrics HTTP/1.1\r\nHost: a\r\n\r\n")
+            return await reader.read()
+
+        asking = asyncio.create_task(ask())
+    assert (await asking).startswith(b"HTTP/1.1 200 ")
+    writer.close()
+
+
 @pytest.mark.parametrize(
     ("port", "error"), [("80", TypeError), (True, TypeError), (0, ValueError), (65536, ValueError)]
 )

@@ -56,6 +56,9 @@ __all__ = ["Server"]
 
 #: Minimum seconds for the ``on_stop`` callbacks, whatever the deadline.
 STOP_TIME = 0.5
+#: Maximum seconds for opening handshakes in progress when the server stops listening, and other processes may take over
+#: the sockets: a few round trips.
+HANDSHAKE_TIME = 2.0
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -479,7 +482,13 @@ class Server:
         async with AsyncExitStack() as stack:
             for page, host, port in self._pages:
                 await stack.enter_async_context(page._serve_on(partial(self._open_page, host, port), None))
-            yield
+            try:
+                yield
+            finally:
+                # The requests whose connections a page has accepted are answered.
+                left = 0.0 if self._drain_run is None else self._drain_run.seconds_left(0.0)
+                for page, *_ in self._pages:
+                    await page._hand_over(left)
 
     def dashboard(  # size: most of it is documentation
         self, path: str = "/_endwell", *, authorize: Authorize | None = None, actions: bool = True
@@ -1144,10 +1153,10 @@ class Server:
         return self._dispatcher.drain_run
 
     async def _hand_over(self, seconds: float) -> None:
-        """Stop listening, and wait at most ``seconds`` for the opening handshakes in progress."""
+        """Stop listening, and wait for the opening handshakes in progress, at most ``seconds``."""
         if self._listener is not None:
             self._listener.close()
-            await self._listener.settled(seconds)
+            await self._listener.settled(min(HANDSHAKE_TIME, seconds))
 
     @property
     def port(self) -> int:

@@ -47,9 +47,6 @@ logger = logging.getLogger("endwell.server")
 
 T = TypeVar("T")
 
-#: Maximum seconds for opening handshakes in progress when other processes take over the sockets: a few round
-#: trips.
-HANDSHAKE_TIME = 2.0
 #: Seconds that the application's own tasks have for their cleanup when the loop closes.
 TASK_CLEANUP_TIME = 0.2
 #: Seconds between two updates of the progress line.
@@ -225,7 +222,7 @@ async def _serve(
         try:
             if not plan.listen and server._drain_run is None:
                 began = monotonic()
-                await server._hand_over(min(HANDSHAKE_TIME, plan.deadline / 10))
+                await server._hand_over(plan.deadline / 10)
                 plan = plan.replace(deadline=max(0.0, plan.deadline - (monotonic() - began)))
             await server.drain(plan)
         finally:
