@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import subprocess
 import sys
 
 import pytest
@@ -35,6 +36,15 @@ def test_tcp_sockets_are_found_loopback_first(tmp_path):
                         places.append(Place("localhost", "\0abstract" + tmp_path.name))
                         found = places_of(os.getpid())
     assert set(places) <= set(found)
+
+
+def test_a_relative_path_of_a_unix_socket_is_that_of_the_process(tmp_path):
+    bind = "import socket; s = socket.socket(socket.AF_UNIX); s.bind('a socket'); s.listen(); print(flush=True); input()"
+    arguments = [sys.executable, "-c", bind]
+    with subprocess.Popen(arguments, cwd=tmp_path, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        process.stdout.readline()
+        assert places_of(process.pid) == [Place("localhost", str(tmp_path / "a socket"))]
+        process.stdin.close()
 
 
 def test_a_process_without_a_listening_socket(tmp_path):

@@ -6,6 +6,7 @@ import os
 import socket
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from pathlib import Path
 from typing import NamedTuple
@@ -52,7 +53,7 @@ def places_of(process: int, proc: Path = Path("/proc")) -> list[Place]:
         ) from None
     found = [
         *(place for name in ("tcp", "tcp6") for place in _tcp(_read(folder / "net" / name), inodes)),
-        *_unix(_read(folder / "net" / "unix"), inodes),
+        *_unix(_read(folder / "net" / "unix"), inodes, folder),
     ]
     if not found:
         raise ValueError(f"process {process} does not listen on any address")
@@ -103,10 +104,21 @@ def _address(text: str) -> IPv4Address | IPv6Address:
     return IPv6Address(packed)
 
 
-def _unix(rows: list[list[str]], inodes: set[str]) -> list[Place]:
+def _unix(rows: list[list[str]], inodes: set[str], folder: Path) -> list[Place]:
     places = []
     for row in rows:
         if len(row) > 7 and int(row[3], 16) & _ACCEPTS and row[6] in inodes:
             path = " ".join(row[7:])
-            places.append(Place("localhost", f"\0{path[1:]}" if path.startswith("@") else path))
+            places.append(
+                Place("localhost", f"\0{path[1:]}" if path.startswith("@") else _full(path, folder))
+            )
     return places
+
+
+def _full(path: str, folder: Path) -> str:
+    """The path of a Unix socket, which may be relative to the current folder of the process."""
+    if path.startswith("/"):
+        return path
+    with suppress(OSError):  # it has ended meanwhile
+        path = os.path.join(os.readlink(folder / "cwd"), path)
+    return path
