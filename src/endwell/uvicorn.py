@@ -24,7 +24,7 @@ from .aio.flag import Flag
 from .aio.handover import Handover
 from .aio.limiting import OpeningKey, opening_limit, over_opening_limit
 from .aio.opening import ConnectionSets
-from .aio.reactor import reactor_of
+from .aio.reactor import Reactor, reactor_of
 from .aio.websocket import WebSocket
 from .asgi.metrics_page import MetricsPage
 from .asgi.scope import route_of, scope_of
@@ -391,6 +391,8 @@ class _Site(ConnectionSets):
         self.handling: dict[WebSocket, Any] = {}
         self.tasks: dict[asyncio.Task[None], None] = {}
         self.run: DrainRun | None = None
+        # Held: between two connections, nothing else may hold it, and it has counted the stalls.
+        self.reactor = reactor_of(asyncio.get_running_loop())
 
     def shutdown(self, state: ServerState) -> None:
         """Begin to drain, unless that has begun."""
@@ -412,6 +414,7 @@ class _Site(ConnectionSets):
         try:
             await run.run()
         finally:
+            _stalls.add(self.reactor)
             # uvicorn waits without a limit for what is in its sets.
             for opening in list(self.openings):
                 opening.abort()
@@ -427,6 +430,22 @@ class _Site(ConnectionSets):
 _sites: WeakKeyDictionary[ServerState, _Site] = WeakKeyDictionary()
 #: Of the process: a page belongs to an application, which may not know by which server it is called.
 _meter = Meter()
+
+
+class _Stalls:
+    """The seconds for which event loops of this process were stalled, also those of servers that have ended."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+        self._counted: WeakKeyDictionary[Reactor, float] = WeakKeyDictionary()
+
+    def add(self, reactor: Reactor) -> None:
+        """Add what is new since the last call for this loop."""
+        self.seconds += reactor.seconds_stalled - self._counted.get(reactor, 0.0)
+        self._counted[reactor] = reactor.seconds_stalled
+
+
+_stalls = _Stalls()
 
 
 def metrics_page(*, allow: Sequence[str] | None = THIS_MACHINE) -> MetricsPage:
@@ -462,8 +481,10 @@ def _count() -> list[Block]:
     _meter.refresh(
         [ws for site in sites for ws in site.connections], sum(len(site.lingering) for site in sites)
     )
+    for site in sites:
+        _stalls.add(site.reactor)
     _meter.set_process(
-        reactor_of(asyncio.get_running_loop()).seconds_stalled,
+        _stalls.seconds,
         serving=not runs,
         draining=bool(runs),
         remaining=max((run.seconds_left(0.0) for run in runs), default=0.0),

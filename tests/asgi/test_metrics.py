@@ -3,8 +3,10 @@
 # Without `from __future__ import annotations`: FastAPI looks at the types.
 
 import asyncio
+import gc
 import http.client
 import logging
+import time
 
 import fastapi
 import pytest
@@ -13,6 +15,7 @@ from starlette.applications import Starlette
 from starlette.routing import Mount, WebSocketRoute
 
 import endwell
+from endwell.aio.reactor import reactor_of
 from endwell.metrics.exposition import OPEN_METRICS, PROMETHEUS
 from endwell.uvicorn import Protocol, metrics_page
 from tests.pair import until, within
@@ -140,6 +143,28 @@ async def test_requests_that_endwell_refuses_are_counted(caplog):
             found = values((await page(running, path="/metrics"))[1])
             labels = {"outcome": "refused", "status": status}
             assert value(found, ACCEPTED, **labels) - value(before, ACCEPTED, **labels) == 2
+
+
+async def test_the_seconds_of_stalls_do_not_go_back_when_all_connections_or_a_server_have_ended():
+    name = "endwell_stalled_seconds_total"
+
+    async def stalled(running):
+        gc.collect()
+        return value(values((await page(running, path="/metrics"))[1]), name)
+
+    async with serving(on_fastapi()) as running:
+        before = await stalled(running)
+        client = await connected(running, "a")
+        time.sleep(3.5)  # noqa: ASYNC251  (stalls the loop)
+        await until(lambda: reactor_of(asyncio.get_running_loop()).seconds_stalled >= 2.4)
+        during = await stalled(running)
+        assert during > before
+        await client.close()
+        del client
+        await until(lambda: not running.connections)
+        assert await stalled(running) >= during
+    async with serving(on_fastapi()) as running:
+        assert await stalled(running) >= during
 
 
 async def test_the_page_has_two_formats_and_answers_only_to_get_and_head():
