@@ -451,11 +451,13 @@ _stalls = _Stalls()
 def metrics_page(*, allow: Sequence[str] | None = THIS_MACHINE) -> MetricsPage:
     """Return an ASGI application: the page of :meth:`Server.metrics_page`, for the WebSockets of this process.
 
-    Each worker of ``uvicorn --workers`` counts for itself, and its page has its own counts.
+    Each worker of ``uvicorn --workers`` counts for itself, and its page has its own counts. On another server,
+    also on endwell's own, the page counts no connection.
 
     Args:
         allow: Addresses and networks of the peers that get the page, and ``"unix"`` for those of a Unix socket;
-            others get 403. It is the ``client`` of the scope, which uvicorn's ``--proxy-headers`` replaces.
+            others get 403. It is the ``client`` of the scope, which uvicorn's ``--proxy-headers`` replaces: with
+            ``--forwarded-allow-ips '*'``, by what a client can write.
             Default: this machine. None: all.
 
     Raises:
