@@ -69,6 +69,8 @@ class Presence:
         #: The connections of which the callbacks were not told yet, each with the token of its calls.
         self._untold: dict[tuple[str, int], int] = {}
         self._tokens = count()
+        #: Those of them that have left without a reply, each with its entry and the grace of its key.
+        self._unsure: dict[tuple[str, int], tuple[Entry, float]] = {}
         #: The keys that have left, which the callbacks were told, and Redis has not confirmed yet.
         self._told: set[tuple[str, str]] = set()
         #: Whether a call has failed, so that Redis may not have what this process has.
@@ -109,13 +111,10 @@ class Presence:
 
     def leave(self, room: str, connection: int, key: str, grace: float) -> None:
         """A connection has left."""
-        self._rooms[room].pop(connection, None)
+        entry = self._rooms[room].pop(connection, Entry(key, {}, grace))
         if not self._rooms[room]:
             del self._rooms[room]
-        reply = self._link.call(LEAVE, [self._hash(room)], self._process, connection, round(grace * 1000))
-        reply.add_done_callback(partial(self._has_left, room, key, grace))
-        # After the reply to ENTER, which comes first, nothing is to be told of a connection that has left.
-        reply.add_done_callback(lambda _: self._untold.pop((room, connection), None))
+        self._leave(room, connection, entry, grace)
 
     async def present(self, room: str) -> list[Present]:
         """The keys that are present."""
@@ -132,6 +131,13 @@ class Presence:
         reply = self._link.call(ENTER, keys, self._process, *arguments)
         reply.add_done_callback(partial(self._has_entered, room, connection, entry))
 
+    def _leave(self, room: str, connection: int, entry: Entry, grace: float) -> None:
+        keys, token = [self._hash(room), self._clock], self._untold.get((room, connection), "")
+        arguments = connection, round(grace * 1000), entry.key, token, *lease_times()
+        reply = self._link.call(LEAVE, keys, self._process, *arguments)
+        began = self._loop.time()
+        reply.add_done_callback(partial(self._has_left, room, connection, entry, grace, began))
+
     def _has_entered(self, room: str, connection: int, entry: Entry, reply: asyncio.Future[Any]) -> None:
         # Without a reply, `_restore` repeats the call when Redis is back.
         if reply.cancelled() or reply.exception() is not None:
@@ -140,17 +146,29 @@ class Presence:
         if self._untold.pop((room, connection), None) is not None and reply.result():
             self._receiver.came(room, Present(entry.key, entry.info, 1))
 
-    def _has_left(self, room: str, key: str, grace: float, reply: asyncio.Future[Any]) -> None:
+    def _has_left(
+        self, room: str, connection: int, entry: Entry, grace: float, began: float, reply: asyncio.Future[Any]
+    ) -> None:
         # Without a reply, `_restore` finds the key when Redis is back.
         if reply.cancelled() or reply.exception() is not None:
             self._differs = True
+            if (room, connection) in self._untold:
+                self._unsure[room, connection] = entry, grace
             return
-        if reply.result() is None:
+        came, info = reply.result()
+        # The reply to ENTER has come before, or was lost.
+        if self._untold.pop((room, connection), None) is not None and came:
+            self._receiver.came(room, Present(entry.key, entry.info, 1))
+        if info is None:
             self._forget(room)
-        elif reply.result() == b"":
-            self._set_grace(room, key, grace)
+        elif info == b"" or self._is_old(began):
+            self._set_grace(room, entry.key, grace if info == b"" else 0)
         else:
-            self._has_gone(room, key, reply.result())
+            self._has_gone(room, entry.key, info)
+
+    def _is_old(self, began: float) -> bool:
+        """Whether others may have removed this process since a call. They tell which keys have left then."""
+        return self._loop.time() - began > RENEW_INTERVAL
 
     def _has_gone(self, room: str, key: str, info: bytes) -> None:
         """Tell that a key has left, once."""
@@ -177,9 +195,9 @@ class Presence:
 
     def _end(self, room: str, key: str) -> None:
         reply = self._link.call(END, [self._hash(room), self._clock], self._process, key, *lease_times())
-        reply.add_done_callback(partial(self._ended, room, key))
+        reply.add_done_callback(partial(self._ended, room, key, self._loop.time()))
 
-    def _ended(self, room: str, key: str, reply: asyncio.Future[Any]) -> None:
+    def _ended(self, room: str, key: str, began: float, reply: asyncio.Future[Any]) -> None:
         if reply.cancelled():
             return
         if reply.exception() is not None:
@@ -188,6 +206,9 @@ class Presence:
         result = reply.result()
         if isinstance(result, int):
             self._set_grace(room, key, result / 1000)
+            return
+        if result is not None and self._is_old(began):
+            self._set_grace(room, key, 0)
             return
         if (graces := self._graces.get(room)) is not None:
             graces.pop(key, None)
@@ -239,6 +260,9 @@ class Presence:
 
     async def _restore(self) -> None:
         """Make Redis have what this process has. After a loss of data, nobody has told that a key has left."""
+        unsure, self._unsure = self._unsure, {}
+        for (room, connection), (entry, grace) in unsure.items():
+            self._leave(room, connection, entry, grace)
         rooms = await self._link.members(self._name("rooms", self._process))
         told, found = {*self._told}, set[tuple[str, str]]()
         for room in {*rooms, *self._rooms}:

@@ -189,28 +189,36 @@ return call and entry.f == call and 1 or 0
     grows=True,
 )
 
-#: Remove a connection. Returns the info if the key has left, "" if it leaves after its grace, otherwise nil.
+#: Remove a connection. Returns whether its key came with the call of this token, and the info if the key has left, ""
+#: if it leaves after its grace, otherwise nil. After Redis was away, END says when it leaves.
 LEAVE = make_script(
     NOW,
+    RUN_CLOCK,
     _PRESENCE,
     """
 local process, connection, grace = ARGV[3], ARGV[4], tonumber(ARGV[5])
-local entry, key = drop('c:' .. process .. ':' .. connection, process)
+local entry = load(ARGV[6])
+local came = entry and entry.f == process .. ':' .. ARGV[7] and 1 or 0
+entry = drop('c:' .. process .. ':' .. connection, process)
 if not entry then
-  return false
+  return {came, false}
 end
 if entry.n > 0 then
-  save(key, entry)
-  return false
+  save(ARGV[6], entry)
+  return {came, false}
 end
-if grace > 0 then
-  entry.d = now + grace
-  save(key, entry)
-  return ''
+local wait = grace
+if grace == 0 then
+  wait = select(2, run_clock(KEYS[2], tonumber(ARGV[8]), tonumber(ARGV[9])))
 end
-entry.d, entry.g = now, true
-save(key, entry)
-return entry.i
+entry.d = now + grace
+if wait > 0 then
+  save(ARGV[6], entry)
+  return {came, ''}
+end
+entry.g = true
+save(ARGV[6], entry)
+return {came, entry.i}
 """,
 )
 
