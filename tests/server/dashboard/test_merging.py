@@ -98,6 +98,13 @@ def test_totals_do_not_go_back():
     assert totals.update({"a": {"messages_in": 8}})["messages_in"] == 9 + TABLES
 
 
+def test_totals_of_more_tables_than_are_kept_count_once():
+    totals = Totals()
+    heard = {f"table {number}": {"messages_in": 1} for number in range(TABLES + 10)}
+    for _ in range(3):
+        assert totals.update(heard) == {"messages_in": TABLES + 10}
+
+
 def test_a_cursor_names_the_place_after_which_the_next_page_begins():
     order = Order.of({"sort": "key", "after": Order.of({}).cursor(("m", "w", 1))})
     assert [order.is_after((text, "w", 1)) for text in "lmn"] == [False, False, True]

@@ -6,7 +6,8 @@ from .merging import later_totals, sum_counts
 
 __all__ = ["Totals"]
 
-#: Number of tables whose totals are kept each on its own. The processes of a supervisor have one in common.
+#: Number of tables whose totals are kept each on its own, if not more answer. The processes of a supervisor have one in
+#: common.
 TABLES = 256
 
 
@@ -22,7 +23,7 @@ class Totals:
         """The sums over all tables. ``heard`` has the totals of those that have answered now."""
         for table, counts in heard.items():
             self._tables[table] = later_totals(self._tables.pop(table, {}), counts)
-        while len(self._tables) > TABLES:
+        while len(self._tables) > max(TABLES, len(heard)):
             oldest = self._tables.pop(next(iter(self._tables)))
             self._others = sum_counts([self._others, oldest])
         return sum_counts([self._others, *self._tables.values()])
