@@ -34,6 +34,11 @@ async def publish(ws):
         receipt = await server.rooms["a"].publish(message)
         await ws.send(str(receipt.position.sequence))
 
+@server.websocket("/present")
+async def present(ws):
+    async for _ in ws:
+        await ws.send(" ".join(each.key for each in await server.rooms["a"].presence()))
+
 """
 
 
@@ -136,6 +141,14 @@ async def test_the_members_of_a_worker_that_crashes_have_left_and_the_others_are
                 if process not in clients:
                     clients[process] = ws
         (killed, gone), (_, kept) = clients.items()
+        # The process may not have told the supervisor yet what it has told the client.
+        async with (
+            endwell.connect(served.url("/present"), open_timeout=PATIENCE) as ws,
+            asyncio.timeout(PATIENCE),
+        ):
+            await ws.send("")
+            while "k0" not in (await ws.recv()).split():
+                await ws.send("")
         os.kill(killed, signal.SIGKILL)
         assert (await within(gone.closed)).code == 1006
         while await within(kept.recv()) != "left k0":
