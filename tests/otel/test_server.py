@@ -121,11 +121,14 @@ async def test_each_ending_is_one_event_with_every_field(face):
     server.on_close(lambda ws, ending: endings.append(ending))
     async with server.serving():
         url = f"ws://127.0.0.1:{server.port}/"
-        for name in ("fails", "closes"):
+        # The next one begins when the one before has ended on the server, too.
+        for count, name in enumerate(("fails", "closes"), 1):
             async with connect(url + name) as ws:
                 assert [message async for message in ws] == ["hello"]
+            await until(lambda count=count: len(signals.events) == len(endings) == count)
         async with connect(url + "waits") as ws:
             await within(ws.recv())
+        await until(lambda: len(signals.events) == len(endings) == 3)
         with await RawPeer.connect_tcp(server.port) as peer:
             await peer.write(peer.request("/drops"))
             await peer.read_head()
