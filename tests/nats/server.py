@@ -62,8 +62,7 @@ class NatsServer:
     def kill(self) -> None:
         """Kill it."""
         if self.process is not None:
-            self.process.send_signal(signal.SIGCONT)
-            self.process.kill()
+            self.process.kill()  # also while it stands still: it must not answer before
             self.process.wait()
             self.process = None
 
