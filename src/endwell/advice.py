@@ -69,7 +69,8 @@ class RetryAdvice(NamedTuple):
             text: Text for people, before the advice; at most 103 bytes of UTF-8.
 
         Raises:
-            ValueError: `text` is too long or contains a lone surrogate, `earliest` is above `latest`, or a number is outside 0 to 99999.
+            ValueError: `text` is too long or contains a lone surrogate, `earliest` is above `latest`, or a number
+                is outside 0 to 99999.
         """
         if not 0 <= self.earliest <= self.latest <= MAX_SECONDS:
             raise ValueError(

@@ -14,7 +14,7 @@ from endwell.rooms.frames import Decoder, load, pack_word
 from tests.pair import within
 
 from .house import House, house
-from .test_rooms import hold_publications, received, two_workers
+from .test_rooms import catch_up, two_workers
 
 LARGE = History(messages=10**6, seconds=3600, bytes=1 << 30)
 
@@ -102,14 +102,7 @@ async def test_a_process_reads_all_parts(two: House, in_parts):
 
 @two_workers
 async def test_a_process_that_was_behind_catches_up_in_parts(two: House, monkeypatch, in_parts):
-    monkeypatch.setattr(broker, "MAX_QUEUE", 1000)
-    first, _ = await two.joined(0)
-    second, _ = await two.joined(1)
-    await hold_publications(two, 40)
-    for ws in (first, second):
-        assert [int(each) for each in await received(ws, 40)] == list(range(40))
-    await two.room(1).publish("after")
-    assert await within(second.recv()) == "after"
+    await catch_up(two, monkeypatch)
 
 
 @pytest.mark.parametrize("dies", ["some", "all"])

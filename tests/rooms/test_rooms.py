@@ -708,8 +708,8 @@ async def test_a_supervisor_of_an_older_version_sends_each_publication_back(two:
         assert [int(each) for each in await received(ws, 20)] == list(range(20))
 
 
-@two_workers
-async def test_a_process_that_was_behind_catches_up_from_the_history(two: House, monkeypatch):
+async def catch_up(two, monkeypatch):
+    """The second server is behind, and its member gets everything from the history."""
     monkeypatch.setattr(broker, "MAX_QUEUE", 1000)
     first, _ = await two.joined(0)
     second, _ = await two.joined(1)
@@ -718,6 +718,11 @@ async def test_a_process_that_was_behind_catches_up_from_the_history(two: House,
         assert [int(each) for each in await received(ws, 40)] == list(range(40))
     await two.room(1).publish("after")
     assert await within(second.recv()) == "after"
+
+
+@two_workers
+async def test_a_process_that_was_behind_catches_up_from_the_history(two: House, monkeypatch):
+    await catch_up(two, monkeypatch)
     assert (await two.room(1).position()).sequence == 41
 
 

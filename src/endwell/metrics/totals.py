@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
-from .families import BUS, ROUTE
+from .families import BUS, FAMILIES, ROUTE
 from .table import Table
 
 __all__ = ["TOTALS", "totals"]
 
+
+def _place(name: str, value: str | None = None) -> tuple[int, int]:
+    """The block and the cell of a family, or of one value of its last label."""
+    (family,) = (each for each in FAMILIES if each.name == name)
+    return family.block, family.cells[0 if value is None else family.split.index(value)]
+
+
 #: The block and the cell of each.
 TOTALS = {
-    "messages_in": (ROUTE, 4),
-    "messages_out": (ROUTE, 5),
-    "bytes_in": (ROUTE, 6),
-    "bytes_out": (ROUTE, 7),
-    "lost_publications": (BUS, 0),
-    "disconnections": (BUS, 2),
+    "messages_in": _place("endwell_messages", "in"),
+    "messages_out": _place("endwell_messages", "out"),
+    "bytes_in": _place("endwell_bytes", "in"),
+    "bytes_out": _place("endwell_bytes", "out"),
+    "lost_publications": _place("endwell_room_gap_messages"),
+    "disconnections": _place("endwell_bus_disconnections"),
 }
 
 

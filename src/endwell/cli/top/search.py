@@ -119,7 +119,7 @@ async def _ask_address(
                 except (HandshakeError, ConnectionClosed, *NOT_UNDERSTOOD) as error:
                     failures.append(Failure(target, error))
                 # An address that speaks HTTP does not speak TLS: a server would log a malformed request. One that
-                # was silent for so long is silent with TLS, too.
+                # was silent for OPEN_TIME is silent with TLS, too.
                 if failures[-1].progress > 1 or monotonic() - began >= OPEN_TIME:
                     break
     except TimeoutError as error:
