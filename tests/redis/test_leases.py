@@ -12,6 +12,7 @@ from endwell.rooms import following, returning
 from endwell.rooms.redis import presence
 from endwell.rooms.redis.scripts import BURY
 from tests.pair import until
+from tests.raw import BOUND
 from tests.rooms.house import house
 from tests.rooms.test_places import attempt, open_at
 
@@ -30,6 +31,7 @@ def quick(monkeypatch):
     monkeypatch.setattr(presence, "RENEW_INTERVAL", 0.05)
     monkeypatch.setattr(following, "RETRY_INTERVAL", 0.05)
     monkeypatch.setattr(returning, "BACKOFF", (0.01, 0.05))
+    monkeypatch.setattr(returning, "WAIT_TIME", BOUND)
 
 
 class Servers:
@@ -101,10 +103,10 @@ class Process:
 
         part._link._open, part._presence._renew = connect_later, renew_later
 
-    async def renews(self, times):
-        """Wait until each lease was renewed some times."""
+    def renews(self, times):
+        """Wait until each lease was renewed some times, counted from this call on."""
         reached = [renewals + times for renewals in self.renewals]
-        await until(lambda: all(map(operator.ge, self.renewals, reached)))
+        return until(lambda: all(map(operator.ge, self.renewals, reached)))
 
 
 @asynccontextmanager
