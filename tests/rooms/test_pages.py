@@ -125,5 +125,28 @@ async def test_publications_that_leave_the_history_meanwhile_leave_no_hole(monke
         page = await bus.page("a", None, None)
         numbers = [each.sequence for each in page.publications]
         assert numbers == list(range(numbers[0], page.position.sequence + 1))
-        assert len(numbers) == 10
+        # What is left, up to the position at the begin at least.
+        assert numbers == ([13, 14, 15] if dies == "all" else [9, 10, 11])
         assert page.lost is None
+
+
+async def test_what_is_published_while_a_process_reads_is_not_waited_for(monkeypatch, in_parts):
+    async with house(2, "supervisor", history=LARGE) as made:
+        for number in range(10):
+            await made.room(0).publish(str(number))
+        bus = made.servers[1].rooms._registry.bus
+        asked, parts = bus._ask_page, []
+
+        def ask(number, room, after, limit):
+            parts.append(after)
+            # More than one answer has.
+            for extra in range(5 if len(parts) < 50 else 0):
+                made.pump.broker._hub.number("a", str(extra), LARGE, time.monotonic())
+            asked(number, room, after, limit)
+
+        monkeypatch.setattr(bus, "_ask_page", ask)
+        page = await bus.page("a", None, None)
+        # Of the position 15, in parts of 3.
+        assert len(parts) == 5
+        assert [each.sequence for each in page.publications] == list(range(1, 16))
+        assert page.position.sequence == 15

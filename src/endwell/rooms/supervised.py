@@ -128,7 +128,7 @@ class SupervisorBus(Bus, asyncio.Protocol):
 
     async def page(self, room: str, after: Position | None, limit: int | None) -> Page:
         """See :meth:`Bus.page`."""
-        start = after
+        start, end = after, None
         found: list[Publication] = []
         while True:
             number, answer = self._call()
@@ -139,10 +139,17 @@ class SupervisorBus(Bus, asyncio.Protocol):
                 # Of an answer before: meanwhile, publications have left the history, or the epoch has changed.
                 found.clear()
             found += page.publications
+            position = page.position
             if not _has_more(page) or len(found) == limit:
                 break
-            after = Position(page.position.epoch, found[-1].sequence)
-        return page_after(page.position, lambda _: found, start, limit)
+            after = Position(position.epoch, found[-1].sequence)
+            if end is None or end.epoch != position.epoch:
+                end = position
+            if after.sequence >= end.sequence:
+                # What is published meanwhile could go on for ever.
+                position = after
+                break
+        return page_after(position, lambda _: found, start, limit)
 
     def enter(self, room: str, connection: int, key: str, info: Info, grace: float) -> None:
         """See :meth:`Bus.enter`."""
