@@ -8,7 +8,7 @@ import socket
 import pytest
 
 from endwell.rooms import broker as module
-from endwell.rooms.broker import Broker, Link
+from endwell.rooms.broker import MAX_TELLING, Broker, Link
 from endwell.rooms.frames import (
     OWN,
     PUBLICATION,
@@ -19,6 +19,7 @@ from endwell.rooms.frames import (
     pack_word,
     unpack_published,
 )
+from endwell.rooms.present import PART
 
 
 @pytest.fixture
@@ -72,6 +73,7 @@ def test_a_key_that_leaves_while_there_is_no_worker_is_told_to_the_next_one(brok
         broker.readable(link)
         broker.remove(link)
         link.close()
+    broker.tick()
     for expected in ([["went", "a", "x", {}, 0, 1]], []):
         link, far = connect(broker)
         with far:
@@ -104,6 +106,99 @@ def test_a_key_that_has_left_is_told_to_another_worker_if_the_first_one_ends_bef
                     words(broker, other)
             else:
                 assert words(broker, other) == [["went", "a", "x", {}, 0, 2]]
+
+
+def turn(broker, link, far):
+    """The words that a worker gets, which confirms each that needs it."""
+    broker.tick()
+    try:
+        found = words(broker, far)
+    except BlockingIOError:
+        found = []
+    far.sendall(
+        b"".join(pack_word("told", each[5]) for each in found if each[0] == "went") or pack_word("nothing")
+    )
+    broker.readable(link)
+    return found
+
+
+def test_a_worker_is_told_step_by_step_that_all_keys_of_another_one_have_left(broker):
+    count = 3 * MAX_TELLING
+    link, far = connect(broker)
+    other_link, other = connect(broker)
+    with far, other:
+        for number in range(count):
+            far.sendall(pack_word("enter", "a", number, f"{number}", {}, 0.0))
+            broker.readable(link)
+        broker.remove(link)
+        link.close()
+        found = []
+        for _ in range(20):
+            some = turn(broker, other_link, other)
+            assert len(some) <= MAX_TELLING
+            found += some
+        assert sorted(int(each[2]) for each in found) == list(range(count))
+        assert not other_link.telling
+
+
+def test_a_key_that_comes_again_is_told_behind_its_leaving(broker):
+    link, far = connect(broker)
+    with far:
+        for number in range(MAX_TELLING + 5):
+            far.sendall(pack_word("enter", "a", number, f"{number}", {}, 0.0))
+            broker.readable(link)
+        for number in range(MAX_TELLING + 5):
+            far.sendall(pack_word("leave", "a", number, f"{number}", 0.0))
+            broker.readable(link)
+        last = f"{MAX_TELLING + 4}"
+        far.sendall(pack_word("enter", "a", 1000, last, {}, 0.0))
+        broker.readable(link)
+        found = []
+        for _ in range(10):
+            found += turn(broker, link, far)
+        assert [each[0] for each in found if each[2] == last] == ["came", "went", "came"]
+
+
+def test_what_a_worker_that_stands_still_has_not_been_told_is_told_to_another_one(broker):
+    link, far = connect(broker)
+    other_link, other = connect(broker)
+    with far, other:
+        for number in range(2 * MAX_TELLING):
+            far.sendall(pack_word("enter", "a", number, f"{number}", {}, 0.0))
+            far.sendall(pack_word("leave", "a", number, f"{number}", 0.0))
+            broker.readable(link)
+        other.sendall(pack_word("enter", "a", 1, "other", {}, 0.0))
+        broker.readable(other_link)
+        assert [each[:3] for each in turn(broker, other_link, other)] == [["came", "a", "other"]]
+        broker.remove(link)
+        link.close()
+        found = []
+        for _ in range(10):
+            found += turn(broker, other_link, other)
+        assert {each[0] for each in found} == {"went"}
+        assert sorted(int(each[2]) for each in found) == list(range(2 * MAX_TELLING))
+
+
+@pytest.mark.parametrize("asks_on", [True, False])
+def test_a_worker_reads_the_keys_of_a_room_in_parts(broker, asks_on):
+    count = 2 * PART + 10
+    link, far = connect(broker)
+    with far:
+        if asks_on:  # a worker of an older version does not
+            far.sendall(pack_word("asks on"))
+        for number in range(count):
+            far.sendall(pack_word("enter", "a", number, f"{number}", {}, 0.0))
+            broker.readable(link)
+            words(broker, far)
+        found, after = [], []
+        for _ in range(3 if asks_on else 1):
+            far.sendall(pack_word("presence", 7, "a", *after))
+            broker.readable(link)
+            ((word, call, present),) = words(broker, far)
+            assert (word, call) == ("answer", 7)
+            after = [present.pop()] if isinstance(present[-1], int) else []
+            found.append(len(present))
+        assert (found, after) == ([PART, PART, 10] if asks_on else [count], [])
 
 
 @pytest.mark.parametrize("says_so", [True, False])

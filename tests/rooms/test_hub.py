@@ -10,8 +10,9 @@ import pytest
 
 from endwell.errors import RoomLimit
 from endwell.rooms.history import History
-from endwell.rooms.hub import FORGET_TIME, Connection, Hub, Present
+from endwell.rooms.hub import FORGET_TIME, STEPS, Hub
 from endwell.rooms.position import Position, Publication
+from endwell.rooms.present import Connection, Present
 from tests.linear import takes_linear_time
 
 KEPT = History(messages=5, seconds=60, bytes=1000)
@@ -236,19 +237,24 @@ def test_a_room_is_not_forgotten_while_it_has_history_or_a_listener_or_a_key(hub
     assert not set(epochs) & {hub.position(name, 2000.0).epoch for name in names}
 
 
+def present(hub, room):
+    keys, following = hub.presence(room)
+    assert following == 0
+    return keys
+
+
 def test_a_key_is_present_from_its_first_connection_to_its_last(hub):
     one, two = object(), object()
     ada = hub.enter("a", Connection(one, 1), "ada", {"x": 1}, 0.0, 0.0)
     assert ada == Present("ada", {"x": 1}, 1)
     assert hub.enter("a", Connection(two, 1), "ada", {"x": 2}, 0.0, 0.0) is None
     assert hub.enter("a", Connection(two, 2), "bob", {}, 0.0, 0.0) == Present("bob", {}, 1)
-    assert hub.presence("a") == [Present("ada", {"x": 2}, 2), Present("bob", {}, 1)]
+    assert present(hub, "a") == [Present("ada", {"x": 2}, 2), Present("bob", {}, 1)]
     assert hub.leave("a", Connection(one, 1), "ada", 0.0, 0.0) == []
     assert hub.leave("a", Connection(one, 1), "ada", 0.0, 0.0) == []
-    ((room, present, listener),) = hub.leave("a", Connection(two, 1), "ada", 0.0, 0.0)
-    assert (room, present, listener) == ("a", Present("ada", {"x": 2}, 0), two)
-    assert [each.key for each in hub.presence("a")] == ["bob"]
-    assert hub.presence("b") == []
+    assert hub.leave("a", Connection(two, 1), "ada", 0.0, 0.0) == [("a", Present("ada", {"x": 2}, 0), two)]
+    assert [each.key for each in present(hub, "a")] == ["bob"]
+    assert present(hub, "b") == []
     assert hub.leave("b", Connection(one, 1), "ada", 0.0, 0.0) == []
 
 
@@ -256,15 +262,14 @@ def test_a_key_leaves_after_its_grace_unless_it_returns(hub):
     one = object()
     hub.enter("a", Connection(one, 1), "ada", {}, 10.0, 0.0)
     assert hub.leave("a", Connection(one, 1), "ada", 10.0, 0.0) == []
-    assert hub.presence("a") == [Present("ada", {}, 0)]
+    assert present(hub, "a") == [Present("ada", {}, 0)]
     assert hub.deadline == 10.0
     assert hub.enter("a", Connection(one, 2), "ada", {}, 10.0, 9.0) is None
     assert hub.tick(10.0) == []
     assert hub.leave("a", Connection(one, 2), "ada", 10.0, 12.0) == []
     assert hub.tick(21.0) == []
-    ((_, present, _),) = hub.tick(22.0)
-    assert present.key == "ada"
-    assert hub.presence("a") == []
+    assert [left.present.key for left in hub.tick(22.0)] == ["ada"]
+    assert present(hub, "a") == []
 
 
 def test_a_key_that_comes_and_leaves_again_and_again_takes_no_more_memory(hub):
@@ -289,7 +294,62 @@ def test_the_end_of_a_process_ends_its_connections_each_with_its_own_grace(hub):
     hub.enter("a", Connection(two, 1), "cy", {}, 0.0, 0.0)
     assert [left.present.key for left in hub.remove(one, 5.0)] == ["bob"]
     assert [left.present.key for left in hub.tick(15.0)] == ["ada"]
-    assert [each.key for each in hub.presence("a")] == ["cy"]
+    assert [each.key for each in present(hub, "a")] == ["cy"]
+
+
+def test_what_ends_with_a_process_that_has_many_connections_is_done_in_steps(hub):
+    one, two = object(), object()
+    for number in range(2 * STEPS):
+        room = f"r{number % 3}"
+        hub.listen(room, one, 0.0)
+        hub.enter(room, Connection(one, number), f"{number}", {}, 1.0 if number % 2 else 0.0, 0.0)
+    hub.enter("r0", Connection(two, 1), "1", {}, 0.0, 0.0)
+    hub.enter("r0", Connection(two, 2), "stays", {}, 0.0, 0.0)
+    hub.reserve(one, 10, 0, 100)
+    hub.remove_later(one, 5.0)
+    assert hub.reserved == {}
+    assert not any(room.listeners for _, room in hub.states())
+    left, ticks = [], 0
+    while hub.deadline <= 5.0:
+        some = hub.tick(5.0)
+        assert len(some) <= STEPS
+        left += some
+        ticks += 1
+        # Meanwhile, others come and go.
+        hub.leave("r0", Connection(two, 1), "1", 0.0, 5.0)
+        if ticks == 1:
+            assert hub.enter("r2", Connection(two, 3), "late", {}, 0.0, 5.0) is not None
+    assert 2 <= ticks <= 5
+    assert sorted(int(each.present.key) for each in left) == list(range(0, 2 * STEPS, 2))
+    assert hub.deadline == 6.0
+    while hub.deadline <= 6.0:
+        some = hub.tick(6.0)
+        assert len(some) <= STEPS
+        left += some
+    assert len({each.present.key for each in left}) == len(left) == 2 * STEPS
+    assert [each.key for room in ("r0", "r1", "r2") for each in present(hub, room)] == ["stays", "late"]
+
+
+def test_the_keys_of_a_room_are_read_in_parts(hub):
+    one = object()
+    for number in range(10):
+        hub.enter("a", Connection(one, number), f"{number}", {}, 0.0, 0.0)
+    part, following = hub.presence("a", 0, 4)
+    assert [each.key for each in part] == ["0", "1", "2", "3"]
+    # Keys that leave and come meanwhile move none from one part to another.
+    for number in (1, 3, 5):
+        hub.leave("a", Connection(one, number), f"{number}", 0.0, 0.0)
+    hub.enter("a", Connection(one, 1), "1", {}, 0.0, 0.0)
+    part, following = hub.presence("a", following, 4)
+    assert [each.key for each in part] == ["4", "6", "7", "8"]
+    part, following = hub.presence("a", following, 4)
+    assert ([each.key for each in part], following) == (["9", "1"], 0)
+    other = Hub(0)
+    for name, room in hub.states():
+        other.add(name, room, 0.0)
+    part, following = other.presence("a", 0, 5)
+    part += other.presence("a", following, 5)[0]
+    assert [each.key for each in part] == ["0", "2", "4", "6", "7", "8", "9", "1"]
 
 
 def test_the_end_of_all_graces(hub):
@@ -298,5 +358,5 @@ def test_the_end_of_all_graces(hub):
     hub.enter("a", Connection(one, 2), "bob", {}, 10.0, 0.0)
     hub.leave("a", Connection(one, 1), "ada", 10.0, 0.0)
     assert [left.present.key for left in hub.end_graces(1.0)] == ["ada"]
-    assert [each.key for each in hub.presence("a")] == ["bob"]
+    assert [each.key for each in present(hub, "a")] == ["bob"]
     assert hub.tick(100.0) == []

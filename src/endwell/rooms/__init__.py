@@ -3,11 +3,11 @@
 from ..errors import BusUnavailable, RoomLimit
 from .blocking import BlockingMembership, BlockingRoom, BlockingRooms
 from .history import History
-from .hub import Present
 from .members import Receipt
 from .membership import Membership
 from .options import RoomOptions
 from .position import Fresh, Gap, Position, Publication, Resumed
+from .present import Present
 from .room import Room
 from .rooms import Rooms
 

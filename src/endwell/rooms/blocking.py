@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 from ..aio.broadcast import Slow
 from ..sync.websocket import WebSocket
 from ..wire.codec import Buffer
-from .hub import Info, Present
 from .members import Receipt
 from .membership import Membership
 from .position import Fresh, Gap, Position, Publication, Resumed
+from .present import Info, Present
 from .room import Room
 
 if TYPE_CHECKING:

@@ -18,6 +18,8 @@ cdef class Link:
     cdef readonly bint ended
     cdef public bint keeps_own
     cdef public bint asks_on
+    cdef readonly dict telling
+    cdef readonly object untold
     cdef readonly bint empty
 
     @cython.locals(data=bytes)
@@ -34,7 +36,6 @@ cdef class Broker:
     cdef list _links
     cdef dict _descriptors
     cdef list _untold
-    cdef dict _telling
     cdef object _tellings
     cdef readonly dict _words
 

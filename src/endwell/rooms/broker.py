@@ -26,8 +26,9 @@ from .frames import (
     unpack_call,
 )
 from .history import size_of
-from .hub import MAX_KNOWN_ROOMS, Connection, Hub, Left, Present
+from .hub import MAX_KNOWN_ROOMS, Hub
 from .position import Position
+from .present import PART, Connection, Left
 
 __all__ = ["Broker", "Link"]
 
@@ -45,6 +46,9 @@ _buffer = bytearray(READ_SIZE)
 #: reads a history. More than one message may be in it only up to that sum. It takes some milliseconds.
 PAGE = 1000
 PAGE_BYTES = 1 << 18
+#: Maximum number of keys of which a worker is told at the same time that they have left. A worker that exits may have
+#: many connections, and the callbacks of another one take time.
+MAX_TELLING = 200
 
 
 class Link:
@@ -66,8 +70,12 @@ class Link:
         self.ended = False
         #: Whether the worker keeps what it publishes until the answer, so that it is not sent back.
         self.keeps_own = False
-        #: Whether the worker asks again if an answer has only the first part of a history.
+        #: Whether the worker asks again if an answer has only the first part of a history, or of the keys of a room.
         self.asks_on = False
+        #: The keys of which the worker is being told that they have left, until it says that it was told.
+        self.telling: dict[int, Left] = {}
+        #: The words of keys that it is told next.
+        self.untold: deque[tuple[str, Left]] = deque()
         #: Whether the last :meth:`read` has found nothing.
         self.empty = False
 
@@ -163,8 +171,6 @@ class Broker:
         self._descriptors: dict[int, Link] = {}
         #: The keys that have left while there was no worker.
         self._untold: list[Left] = []
-        #: The keys of which a worker is being told that they have left, until it says that it was told.
-        self._telling: dict[int, tuple[Link, Left]] = {}
         self._tellings = count(1)
         self._words: dict[str, Callable[..., None]] = {
             "listen": self._listen,
@@ -205,9 +211,8 @@ class Broker:
             # Its last frames may not have been read yet: who has left for good, for example.
             while not link.ended and not link.empty:
                 self.readable(link)
-            lost = [number for number, (teller, _) in self._telling.items() if teller is link]
-            untold = [self._telling.pop(number)[1] for number in lost]
-            self._tell([*untold, *self._hub.remove(link, monotonic())])
+            self._hub.remove_later(link, monotonic())
+            self._tell([*link.telling.values(), *(each for word, each in link.untold if word == "went")])
 
     def read_all(self, ready: list[tuple[int, int]]) -> list[tuple[int, int]]:
         """:meth:`readable` for the links that are ready.
@@ -324,13 +329,18 @@ class Broker:
     def _enter(self, link: Link, room: str, connection: int, key: str, info: Any, grace: float) -> None:
         present = self._hub.enter(room, Connection(link, connection), key, info, grace, monotonic())
         if present is not None:
-            link.write(_presence_word("came", room, present))
+            # Not before the word that the same key has left.
+            link.untold.append(("came", Left(room, present, link)))
+            self._tell_next(link)
 
     def _leave(self, link: Link, room: str, connection: int, key: str, grace: float) -> None:
         self._tell(self._hub.leave(room, Connection(link, connection), key, grace, monotonic()))
 
-    def _presence(self, link: Link, call: int, room: str) -> None:
-        present = [[each.key, each.info, each.connections] for each in self._hub.presence(room)]
+    def _presence(self, link: Link, call: int, room: str, after: int = 0) -> None:
+        part, following = self._hub.presence(room, after, PART if link.asks_on else None)
+        present: list[Any] = [[each.key, each.info, each.connections] for each in part]
+        if following:
+            present.append(following)
         link.write(pack_word("answer", call, present))
 
     def _reserve(self, link: Link, call: int, held: int, wanted: int, limit: int) -> None:
@@ -344,19 +354,24 @@ class Broker:
 
     def _tell(self, left: list[Left]) -> None:
         for each in left:
-            room, present, listener = each
             # The newest worker, because an older one may be about to exit.
-            link = listener if listener in self._links else next(reversed(self._links), None)
+            link = each.listener if each.listener in self._links else next(reversed(self._links), None)
             if link is None:
                 self._untold.append(each)
             else:
-                number = next(self._tellings)
-                self._telling[number] = link, each
-                link.write(_presence_word("went", room, present, number))
+                link.untold.append(("went", each))
+                self._tell_next(link)
+
+    def _tell_next(self, link: Link) -> None:
+        while link.untold and len(link.telling) < MAX_TELLING:
+            word, each = link.untold.popleft()
+            numbers = []
+            if word == "went":
+                numbers.append(next(self._tellings))
+                link.telling[numbers[0]] = each
+            room, present, _ = each
+            link.write(pack_word(word, room, present.key, present.info, present.connections, *numbers))
 
     def _told(self, link: Link, number: int) -> None:
-        self._telling.pop(number, None)
-
-
-def _presence_word(word: str, room: str, present: Present, *numbers: int) -> bytes:
-    return pack_word(word, room, present.key, present.info, present.connections, *numbers)
+        link.telling.pop(number, None)
+        self._tell_next(link)

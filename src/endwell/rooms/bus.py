@@ -9,9 +9,9 @@ from typing import Any, Protocol
 from ..aio.broadcast import Slow
 from ..errors import BusUnavailable
 from .history import History, Page
-from .hub import Info, Present
 from .keys import RESERVED
 from .position import Message, Position, Publication
+from .present import Info, Present
 
 __all__ = ["Arrival", "Bus", "Receiver", "RoomReceiver", "listen_when_connected"]
 

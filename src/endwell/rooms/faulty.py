@@ -11,10 +11,11 @@ from ..aio.waiters import Waiters
 from ..errors import BusUnavailable
 from .bus import Receiver
 from .history import History, Page
-from .hub import Connection, Hub, Info, Left, Present
+from .hub import Hub
 from .local import LocalBus
 from .options import MAX_HISTORY
 from .position import Message, Position, Publication
+from .present import Connection, Info, Left, Present
 from .rooms import Rooms, replace_bus
 
 __all__ = ["FaultyBus"]

@@ -20,6 +20,8 @@ cdef class Hub:
     cdef object _idle
     cdef readonly list _leaving
     cdef readonly dict _reserved
+    cdef object _removals
+    cdef object _orders
 
     cpdef RoomState number(self, name, message, history, double now)
     @cython.locals(room=RoomState)

@@ -8,77 +8,33 @@ from __future__ import annotations
 
 import heapq
 import secrets
-from collections.abc import Container, Iterator, Mapping
-from dataclasses import dataclass
-from itertools import islice
+from collections import deque
+from collections.abc import Container, Iterator
+from itertools import count, islice
 from math import inf
-from typing import Any, NamedTuple
+from typing import Any
 
 from ..errors import RoomLimit
 from .history import History, Log, Page, page_after
 from .idle import Idle
 from .keys import OWN
 from .position import Message, Position, Publication
+from .present import Connection, Info, KeyState, Left, Part, Present, part_of
 
-__all__ = ["FORGET_TIME", "MAX_KNOWN_ROOMS", "Connection", "Hub", "KeyState", "Left", "Present", "RoomState"]
+__all__ = ["FORGET_TIME", "MAX_KNOWN_ROOMS", "Hub", "RoomState"]
 
 #: Seconds for which the numbers of a room are kept after its last use. A member that returns
 #: later gets a gap of unknown size. Precedent: the 300 s of Centrifugo's memory engine.
 FORGET_TIME = 300.0
 #: The default of ``max_known_rooms``. 100,000 rooms without a history take about 100 MB.
 MAX_KNOWN_ROOMS = 100_000
+#: Maximum number of keys and rooms that :meth:`Hub.tick` looks at in one call. It takes some milliseconds.
+STEPS = 500
 
-Info = Mapping[str, Any]
 #: The rooms to which a listener listens, and the rooms and numbers of its connections.
 Kept = tuple[Container[str], Container[tuple[str, int]]]
 #: A process, or what stands for it.
 Listener = Any
-
-
-@dataclass(frozen=True, slots=True)
-class Present:
-    """One key that is present in a room."""
-
-    #: The key that was given to :meth:`Room.join`; otherwise the id of the one connection.
-    key: str
-    #: The keyword arguments of the newest :meth:`Room.join` with this key.
-    info: Info
-    #: Number of connections of the key, in all processes. 0 while the key is within its grace.
-    connections: int
-
-
-class Connection(NamedTuple):
-    """A connection of one of the listeners."""
-
-    listener: Any
-    number: int
-
-
-class Left(NamedTuple):
-    """A key has left a room. ``listener`` had its last connection."""
-
-    room: str
-    present: Present
-    listener: Any
-
-
-class KeyState:
-    """A key that is present."""
-
-    __slots__ = ("connections", "due", "first", "info", "listener", "queued")
-
-    def __init__(self, first: Connection) -> None:
-        #: The connection with which the key came.
-        self.first = first
-        #: The connections, each with the seconds of grace if its process ends.
-        self.connections: dict[Connection, float] = {}
-        #: Of the newest connection.
-        self.info: Info = {}
-        self.listener: Any = None
-        #: When the key leaves; infinite while it has a connection.
-        self.due = inf
-        #: When the hub looks at it next; infinite if it does not.
-        self.queued = inf
 
 
 class RoomState:
@@ -122,6 +78,10 @@ class Hub:
         self._leaving: list[tuple[float, str, str]] = []
         #: How many connections each listener has reserved.
         self._reserved: dict[Listener, int] = {}
+        #: The listeners that :meth:`remove_later` removes.
+        self._removals: deque[Iterator[list[Left]]] = deque()
+        #: The numbers of the keys, in the order in which they came.
+        self._orders = count(1)
 
     # -- publications -------------------------------------------------------------
 
@@ -191,19 +151,35 @@ class Hub:
 
     def remove(self, listener: Listener, now: float, keep: Kept = ((), ())) -> list[Left]:
         """Remove a listener whose process has ended, with all its connections, except those in ``keep``."""
-        left: list[Left] = []
         if keep == ((), ()):
             self._reserved.pop(listener, None)
-        for name, room in list(self._rooms.items()):
+        return [each for left in self._removal(listener, now, keep) for each in left]
+
+    def remove_later(self, listener: Listener, now: float) -> None:
+        """:meth:`remove`, in which :meth:`tick` removes the connections. The listener does not come back."""
+        self._reserved.pop(listener, None)
+        for room in self._rooms.values():
+            room.listeners.discard(listener)
+        self._removals.append(self._removal(listener, now, ((), ())))
+
+    def _removal(self, listener: Listener, now: float, keep: Kept) -> Iterator[list[Left]]:
+        """The steps of :meth:`remove`: each is one key or one room, which others may have changed meanwhile."""
+        for name in list(self._rooms):
+            if (room := self._rooms.get(name)) is None:
+                continue
             if name not in keep[0]:
                 room.listeners.discard(listener)
-            for key, entry in list(room.keys.items()):
-                own = [each for each in entry.connections.items() if each[0].listener == listener]
+            for key in list(room.keys):
+                entry = room.keys.get(key)
+                connections = () if entry is None else entry.connections.items()
+                own = [each for each in connections if each[0].listener == listener]
+                left: list[Left] = []
                 for connection, grace in own:
                     if (name, connection.number) not in keep[1]:
                         left += self.leave(name, connection, key, grace, now)
+                yield left
             self._check_idle(name, room, now)
-        return left
+            yield []
 
     # -- presence -------------------------------------------------------------------
 
@@ -224,9 +200,10 @@ class Hub:
         self._idle.remove(name)
         if (entry := room.keys.get(key)) is None:
             entry = room.keys[key] = KeyState(connection)
+            entry.order = next(self._orders)
         entry.connections[connection] = grace
         entry.info, entry.listener, entry.due = info, connection.listener, inf
-        return _present(key, entry) if entry.first == connection else None
+        return entry.present(key) if entry.first == connection else None
 
     def leave(self, name: str, connection: Connection, key: str, grace: float, now: float) -> list[Left]:
         """Remove a connection. If it was the last one of its key, the key leaves after ``grace`` seconds."""
@@ -254,10 +231,16 @@ class Hub:
         """Whether a key is present in a room."""
         return (room := self._rooms.get(name)) is not None and key in room.keys
 
-    def presence(self, name: str) -> list[Present]:
-        """The keys that are present in a room, in the order in which they came."""
+    def presence(self, name: str, after: int = 0, limit: int | None = None) -> Part:
+        """The keys that are present in a room, in the order in which they came.
+
+        Args:
+            name: The room.
+            after: What the part before has returned. Default: 0, the first part.
+            limit: Maximum number of keys. Default: None, all.
+        """
         room = self._rooms.get(name)
-        return [] if room is None else [_present(key, entry) for key, entry in room.keys.items()]
+        return ([], 0) if room is None else part_of(room.keys, after, limit)
 
     # -- the number of connections -------------------------------------------------------
 
@@ -274,14 +257,27 @@ class Hub:
     @property
     def deadline(self) -> float:
         """When :meth:`tick` has something to do."""
+        if self._removals:
+            return -inf
         if not self._idle.since and not self._leaving:
             return inf  # as in most turns of a busy supervisor
         return min(self._leaving[0][0] if self._leaving else inf, self._idle.began + FORGET_TIME)
 
     def tick(self, now: float) -> list[Left]:
-        """End the graces that are over, and forget rooms. Returns the keys that have left."""
+        """End the graces that are over, forget rooms, and go on with :meth:`remove_later`.
+
+        Returns the keys that have left. If there is more to do, :attr:`deadline` has come already.
+        """
         left: list[Left] = []
-        while self._leaving and self._leaving[0][0] <= now:
+        steps = STEPS
+        while self._removals and steps:
+            steps -= 1
+            if (step := next(self._removals[0], None)) is None:
+                self._removals.popleft()
+            else:
+                left += step
+        while self._leaving and self._leaving[0][0] <= now and steps:
+            steps -= 1
             due, name, key = heapq.heappop(self._leaving)
             room = self._rooms.get(name)
             entry = room.keys.get(key) if room is not None else None
@@ -327,6 +323,7 @@ class Hub:
         self._rooms[name] = room
         self._bytes += room.log.bytes
         for key, entry in room.keys.items():
+            entry.order = next(self._orders)
             self._queue(name, key, entry)
         self._check_idle(name, room, now)
 
@@ -374,7 +371,7 @@ class Hub:
 
     def _left(self, name: str, room: RoomState, key: str) -> Left:
         entry = room.keys.pop(key)
-        return Left(name, _present(key, entry), entry.listener)
+        return Left(name, entry.present(key), entry.listener)
 
     def _shrink(self, used: RoomState) -> None:
         while self._bytes > self._max_bytes and self._idle.kept:
@@ -392,7 +389,3 @@ class Hub:
 
 def _new_epoch() -> str:
     return secrets.token_urlsafe(6)
-
-
-def _present(key: str, entry: KeyState) -> Present:
-    return Present(key, entry.info, len(entry.connections))

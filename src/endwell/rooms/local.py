@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from math import inf
 
 from ..aio.broadcast import Slow
 from .bus import Bus, Receiver
 from .history import History, Page
-from .hub import MAX_KNOWN_ROOMS, Connection, Hub, Info, Left, Present
+from .hub import MAX_KNOWN_ROOMS, Hub
 from .position import Message, Position
+from .present import PART, Connection, Info, Left, Part, Present, read_parts
 
 __all__ = ["LocalBus"]
 
@@ -84,7 +86,12 @@ class LocalBus(Bus):
 
     async def presence(self, room: str) -> list[Present]:
         """See :meth:`Bus.presence`."""
-        return self._hub.presence(room)
+        return await read_parts(partial(self._read_present, room))
+
+    async def _read_present(self, room: str, after: int) -> Part:
+        if after:
+            await asyncio.sleep(0)
+        return self._hub.presence(room, after, PART)
 
     def _tell(self, left: list[Left]) -> None:
         for room, present, _ in left:

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from ..aio.websocket import WebSocket
 from ..sync.websocket import WebSocket as BlockingWebSocket
 from ..sync.websocket import bridge_of
-from .hub import Info
 from .position import Fresh, Gap, Position, Resumed
+from .present import Info
 
 if TYPE_CHECKING:
     from .room import Room

@@ -25,10 +25,10 @@ from ..text import utf8
 from ..wire.codec import Buffer, octets
 from .bus import Arrival, Bus, RoomReceiver
 from .history import size_of
-from .hub import Info, Present
 from .keys import RESERVED, USER, unpack_key, user_room_name
 from .options import RoomLimits, RoomOptions
 from .position import Gap, Message, Position, Publication
+from .present import Info, Present
 from .room import Room
 from .user import UserRoom
 

@@ -15,11 +15,11 @@ from ..ending import Cause
 from ..errors import RoomLimit
 from ..wire.codec import Buffer
 from .bus import Arrival
-from .hub import Present
 from .keys import RESERVED
 from .members import Call, Members, Receipt
 from .membership import AnyWebSocket, Joining, Membership, engine_of
 from .position import Gap, Position, Publication
+from .present import Present
 from .replay import replay
 from .tail import Tail
 
@@ -212,6 +212,9 @@ class Room:
 
     async def presence(self) -> list[Present]:
         """The keys that are present in the room, in all processes, in the order in which they came.
+
+        If there are many, they are read in parts, and other tasks run meanwhile. A key that comes or leaves meanwhile
+        may be in the result or not.
 
         Raises:
             BusUnavailable: The bus is not available.

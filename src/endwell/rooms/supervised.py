@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
+from functools import partial
 from itertools import count
 from typing import Any
 
@@ -14,10 +15,10 @@ from . import returning
 from .bus import Bus, Receiver
 from .frames import load, pack_publish, pack_word
 from .history import History, Page, page_after
-from .hub import Info, Present
 from .incoming import Incoming
 from .overdue import Overdue
 from .position import Message, Position, Publication
+from .present import Info, Part, Present, read_parts
 
 __all__ = ["SupervisorBus"]
 
@@ -161,9 +162,16 @@ class SupervisorBus(Bus, asyncio.Protocol):
 
     async def presence(self, room: str) -> list[Present]:
         """See :meth:`Bus.presence`."""
+        return await read_parts(partial(self._read_present, room))
+
+    async def _read_present(self, room: str, after: int) -> Part:
         number, answer = self._call()
-        self._send(pack_word("presence", number, room))
-        return [Present(*each) for each in await answer]
+        self._send(pack_word("presence", number, room, *([after] if after else [])))
+        present, following = await answer, 0
+        if present and isinstance(present[-1], int):
+            # An older supervisor sends all at once.
+            following = present.pop()
+        return [Present(*each) for each in present], following
 
     async def reserve(self, held: int, wanted: int, limit: int) -> tuple[int, int]:
         """See :meth:`Bus.reserve`."""

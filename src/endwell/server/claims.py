@@ -18,9 +18,9 @@ from ..aio.websocket import WebSocket, opened_at
 from ..ending import Ending
 from ..errors import BusUnavailable, RoomLimit
 from ..rooms.history import History
-from ..rooms.hub import Present
 from ..rooms.keys import SESSIONS, USER, pack_key, unpack_key
 from ..rooms.position import Position, Publication
+from ..rooms.present import Present
 from ..rooms.registry import Registry
 from ..rooms.user import UserRoom
 from ..sync.executor import SerialExecutor

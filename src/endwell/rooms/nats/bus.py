@@ -13,9 +13,10 @@ from ..bus import Receiver
 from ..following import FollowingBus
 from ..frames import Shared, pack_publish, pack_word, unpack_published
 from ..history import History
-from ..hub import MAX_KNOWN_ROOMS, Info, Present
+from ..hub import MAX_KNOWN_ROOMS
 from ..listening import Heard, Listening
 from ..position import Message, Position, Publication
+from ..present import Info, Present, read_parts
 from .asks import Asks
 from .leadership import BEAT_INTERVAL, Leadership
 from .link import Link
@@ -122,7 +123,10 @@ class NatsBus(FollowingBus):
 
     async def presence(self, room: str) -> list[Present]:
         """See :meth:`Bus.presence`."""
-        return unpack_presence(await self._asks.send(pack_word("presence", room), repeats=True))
+        return await read_parts(partial(self._read_present, room))
+
+    async def _read_present(self, room: str, after: list[Any]) -> tuple[list[Present], list[Any]]:
+        return unpack_presence(await self._asks.send(pack_word("presence", room, after), repeats=True))
 
     async def reserve(self, held: int, wanted: int, limit: int) -> tuple[int, int]:
         """See :meth:`Bus.reserve`."""

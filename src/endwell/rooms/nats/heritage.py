@@ -8,8 +8,9 @@ from typing import Any
 
 from ..frames import PUBLICATION, Decoder, pack_publication, pack_word, unpack_publication
 from ..history import MAX_BOUND, History
-from ..hub import Connection, Hub, KeyState, RoomState
+from ..hub import Hub, RoomState
 from ..position import Publication
+from ..present import Connection, KeyState
 from ..returning import MAX_QUEUE
 from .words import unpack_word
 

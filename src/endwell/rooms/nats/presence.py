@@ -9,7 +9,7 @@ from functools import partial
 from typing import Any, NamedTuple
 
 from ..bus import Receiver
-from ..hub import Info, Present
+from ..present import Info, Present
 
 __all__ = ["Entry", "Presence"]
 

@@ -18,9 +18,10 @@ from ..frames import (
     pack_word,
     unpack_publish,
 )
-from ..hub import Connection, Hub, Left
+from ..hub import Hub
 from ..listening import Heard
 from ..position import Position
+from ..present import PART, Connection, Left
 from .heritage import Heritage, pack_heritage
 from .words import Rank, pack_heard, pack_page, pack_presence
 
@@ -210,8 +211,12 @@ class Sequencer:
             return pack_word("gone")
         return pack_word("later" if self._hub.awaited_by(room, key) == process else "stays")
 
-    def _presence(self, process: str, room: str) -> list[bytes]:
-        return pack_presence(self._hub.presence(room), self._size)
+    def _presence(self, process: str, room: str, after: list[Any]) -> list[bytes]:
+        *rank, number = after or [0]
+        # Another leader has other numbers.
+        start = number if rank == [*self.rank] else 0
+        present, following = self._hub.presence(room, start, PART)
+        return pack_presence(present, [*self.rank, following] if following else [], self._size)
 
     def _reserve(self, process: str, held: int, wanted: int, limit: int) -> bytes:
         return pack_word("reserved", *self._hub.reserve(process, held, wanted, limit))

@@ -15,9 +15,9 @@ from ..frames import (
     unpack_publication,
     unpack_shared,
 )
-from ..hub import Present
 from ..listening import Heard
 from ..position import Position, Publication
+from ..present import Present
 
 __all__ = [
     "OVERHEAD",
@@ -104,8 +104,11 @@ def unpack_page(frames: list[tuple[int, bytes]]) -> list[Publication]:
     return [unpack_publication(body)[2] for kind, body in frames if kind == PUBLICATION]
 
 
-def pack_presence(present: list[Present], size: int) -> list[bytes]:
-    """The keys that are present, in parts of at most ``size`` bytes. The last part is the word "present"."""
+def pack_presence(present: list[Present], following: list[Any], size: int) -> list[bytes]:
+    """Some keys that are present, in parts of at most ``size`` bytes. The last part has the word "present".
+
+    ``following`` is what the caller asks for next; empty if there are no more.
+    """
     parts: list[bytes] = []
     part: list[bytes] = []
     total = OVERHEAD
@@ -116,13 +119,13 @@ def pack_presence(present: list[Present], size: int) -> list[bytes]:
             parts.append(SOME + b"".join(part))
             part, total = [], OVERHEAD + len(frame)
         part.append(frame)
-    return [*parts, b"".join((*part, pack_word("present")))]
+    return [*parts, b"".join((*part, pack_word("present", following)))]
 
 
-def unpack_presence(frames: list[tuple[int, bytes]]) -> list[Present]:
-    """The keys of :func:`pack_presence`, of all parts."""
-    words = [unpack_word(each) for each in frames]
-    return [Present(*values) for word, *values in words if word == "key"]
+def unpack_presence(frames: list[tuple[int, bytes]]) -> tuple[list[Present], list[Any]]:
+    """The keys of :func:`pack_presence`, of all its parts, and what the caller asks for next."""
+    *keys, (_, following) = [unpack_word(each) for each in frames]
+    return [Present(*values) for _, *values in keys], following
 
 
 def pack_resignation(rank: Rank) -> bytes:

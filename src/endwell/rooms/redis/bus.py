@@ -10,9 +10,10 @@ from ..bus import Receiver
 from ..following import FollowingBus
 from ..frames import Shared, pack_shared, unpack_shared
 from ..history import History, size_of
-from ..hub import FORGET_TIME, Info, Present
+from ..hub import FORGET_TIME
 from ..listening import Heard, Listening
 from ..position import Message, Position
+from ..present import Info, Present
 from .link import Link
 from .place import Place
 from .presence import Entry, Presence, presence_key

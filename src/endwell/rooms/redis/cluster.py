@@ -9,8 +9,8 @@ from zlib import crc32
 from ...aio.broadcast import Slow
 from ..bus import Bus, Receiver
 from ..history import History, Page
-from ..hub import Info, Present
 from ..position import Message, Position
+from ..present import Info, Present
 from .bus import RedisBus
 from .link import Link
 from .nodes import SLOTS, Nodes

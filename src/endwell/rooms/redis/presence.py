@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from ...errors import BusUnavailable
 from ..bus import Receiver
-from ..hub import Info, Present
+from ..present import Info, Present, read_parts
 from .leases import FORGET, LEASE
 from .link import Link
 from .place import Place
@@ -118,11 +118,20 @@ class Presence:
 
     async def present(self, room: str) -> list[Present]:
         """The keys that are present."""
-        reply = await self._link.call(PRESENCE, [self._hash(room)])
-        entries = [(key.decode(), json.loads(value)) for key, value in zip(*[iter(reply)] * 2, strict=True)]
-        entries.sort(key=lambda each: each[1]["o"])
-        present = [each for each in entries if "g" not in each[1]]
-        return [Present(key, json.loads(entry["i"]), entry["n"]) for key, entry in present]
+        orders: dict[str, int] = {}
+
+        async def read(after: Any) -> tuple[list[Present], Any]:
+            run_id, cursor, reply = await self._link.call(PRESENCE, [self._hash(room)], *(after or ("", 0)))
+            part = []
+            for key, value in zip(*[iter(reply)] * 2, strict=True):
+                entry = json.loads(value)
+                if "g" not in entry:
+                    part.append(Present(key.decode(), json.loads(entry["i"]), entry["n"]))
+                    orders[part[-1].key] = entry["o"]
+            return part, (run_id, cursor) if int(cursor) else 0
+
+        present = await read_parts(read)
+        return sorted(present, key=lambda each: orders[each.key])
 
     def _enter(self, room: str, connection: int, entry: Entry) -> None:
         keys = [self._hash(room), self._name("rooms", self._process)]

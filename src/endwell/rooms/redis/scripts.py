@@ -314,16 +314,16 @@ return left
 """,
 )
 
-#: Who is present. Returns the fields of the keys and their values.
+#: Who is present: a part of the keys, after a cursor of the server with a run id. Returns this server's run id, the
+#: next cursor, 0 at the end, and the keys with their values. A key that stays is in one of the parts, or in several.
 PRESENCE = make_script("""
-local found, fields = {}, redis.call('HGETALL', KEYS[1])
+local cursor = ARGV[3] == ARGV[1] and ARGV[4] or '0'
+local reply = redis.call('HSCAN', KEYS[1], cursor, 'MATCH', 'k:*', 'COUNT', 500)
+local fields = reply[2]
 for number = 1, #fields, 2 do
-  if string.sub(fields[number], 1, 2) == 'k:' then
-    found[#found + 1] = string.sub(fields[number], 3)
-    found[#found + 1] = fields[number + 1]
-  end
+  fields[number] = string.sub(fields[number], 3)
 end
-return found
+return {ARGV[1], reply[1], fields}
 """)
 
 SCRIPTS = (PUBLISH, PAGE, ENTER, LEAVE, END, CONFIRM, BURY, PRESENCE, LEASE, FORGET, RESERVE)
