@@ -7,6 +7,7 @@ import re
 
 import pytest
 
+import endwell
 from endwell import CloseCode
 from endwell.errors import BusUnavailable
 from endwell.rooms import Position, Publication, broker, members
@@ -150,3 +151,28 @@ async def test_a_callback_that_removes_all_members_ends_what_the_room_is_deliver
     await until(lambda: not two.room(1).members)
     await two.joined(1)
     assert two.memberships[-1].position == await two.room(0).position()
+
+
+@one_server
+async def test_many_members_are_closed_after_a_gap_in_several_turns_of_the_loop(one: House, monkeypatch):
+    monkeypatch.setattr(members, "BATCH", 2)
+    clients = [(await one.joined(key=f"{number}"))[0] for number in range(6)]
+    await until(lambda: len(one.room().members) == 6)
+    room, here = one.room(), [each.ws for each in one.room().members]
+    position = await room.position()
+    room._lost(3, Position(position.epoch, position.sequence + 3))
+    assert [each.is_open for each in here] == [False] * 2 + [True] * 4
+    # It is after the gap, so no member gets it.
+    room._published(
+        Position(position.epoch, position.sequence + 4),
+        Publication(position.sequence + 4, "late"),
+        "queue",
+        None,
+    )
+    late, _ = await one.joined(key="late")
+    for ws in clients:
+        with pytest.raises(endwell.ConnectionClosed):
+            await within(ws.recv())
+        assert ws.ending.code == CloseCode.TRY_AGAIN_LATER
+    assert late.is_open
+    await until(lambda: len(room.members) == 1)

@@ -7,8 +7,11 @@ from collections import deque
 from dataclasses import dataclass, fields
 from typing import Any, NamedTuple
 
+from ..advice import RetryAdvice
 from ..aio.broadcast import BroadcastReport, Slow, deliver, deliver_together
-from ..aio.websocket import WebSocket
+from ..aio.websocket import WebSocket, begin_close
+from ..codes import CloseCode
+from ..ending import Cause
 from ..sync.websocket import WebSocket as BlockingWebSocket
 from .bus import Arrival
 from .membership import Membership, queue_staged
@@ -19,6 +22,8 @@ __all__ = ["Call", "Members", "Receipt"]
 #: Maximum number of members that get a publication in one turn of the event loop. 500 members take 1 to 4 ms;
 #: other connections are served between two turns.
 BATCH = 500
+#: When the members come back that were closed because messages were lost.
+LOST = RetryAdvice(0, 5)
 
 
 @dataclass(frozen=True, slots=True, init=False)
@@ -95,7 +100,8 @@ class Call:
 class _Delivery(NamedTuple):
     """A publication that is sent to its members in several turns of the loop."""
 
-    publication: Publication
+    #: None: their connections are closed instead.
+    publication: Publication | None
     members: list[Membership]
     #: Their connections.
     engines: list[WebSocket]
@@ -146,6 +152,8 @@ class Members:
     def position_of(self, membership: Membership, position: Position) -> Position:
         """The position after what a member was sent, in a room at ``position``."""
         for number, delivery in enumerate(self._deliveries):
+            if delivery.publication is None:
+                break
             done = delivery.members[: self._delivered] if number == 0 else []
             if membership in delivery.members and membership not in done:
                 return Position(position.epoch, delivery.publication.sequence - 1)
@@ -197,6 +205,12 @@ class Members:
             if call is not None:
                 call.report = _sum(report, rest)
 
+    def close_all(self) -> None:
+        """Close all members after a gap, in several turns of the event loop. They get no publication after it."""
+        self._deliveries.append(_Delivery(None, self.all(), list(self._members), "skip", None))
+        if len(self._deliveries) == 1:
+            self._deliver()
+
     def finish(self) -> None:
         """Send now what would take several turns of the event loop."""
         while self._deliveries:
@@ -211,7 +225,7 @@ class Members:
         if members is not self._listed:
             now = members[self._delivered : self._delivered + BATCH]
             batch = [each._engine for each in now if self._members.get(each._engine) is each]
-        report = self._send(batch, publication, slow)
+        report = _close(batch) if publication is None else self._send(batch, publication, slow)
         self._delivered += BATCH
         if call is not None:
             call.report = _sum(call.report, report)
@@ -239,6 +253,13 @@ class Members:
             report.gone,
             tuple(self._members[each].ws for each in report.unsupported),
         )
+
+
+def _close(engines: list[WebSocket]) -> BroadcastReport:
+    cause = Cause.ROOM_GAP
+    for engine in engines:
+        begin_close(engine, cause, CloseCode.TRY_AGAIN_LATER, LOST.reason(cause.meaning))
+    return _NOTHING
 
 
 def _sum(one: BroadcastReport, two: BroadcastReport) -> BroadcastReport:

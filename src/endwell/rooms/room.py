@@ -5,13 +5,10 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any
 
-from ..advice import RetryAdvice
 from ..aio.broadcast import Slow, check_slow
 from ..aio.coroutines import refuse
 from ..aio.waiters import Waiters
-from ..aio.websocket import WebSocket, begin_close
-from ..codes import CloseCode
-from ..ending import Cause
+from ..aio.websocket import WebSocket
 from ..errors import RoomLimit
 from ..wire.codec import Buffer
 from .bus import Arrival
@@ -30,9 +27,6 @@ __all__ = ["Room"]
 
 #: The numbers of Lua, which Redis runs, are exact up to this one. No history is as large.
 MAX_LIMIT = 1 << 53
-
-#: When the members come back that were closed because messages were lost.
-LOST = RetryAdvice(0, 5)
 
 
 class Room:
@@ -367,9 +361,7 @@ class Room:
         # Coroutine functions take their first step before.
         asyncio.get_running_loop().call_soon(self._has_told)
         if not told and not self.is_reserved:
-            for member in self._members.all():
-                cause = Cause.ROOM_GAP
-                begin_close(member._engine, cause, CloseCode.TRY_AGAIN_LATER, LOST.reason(cause.meaning))
+            self._members.close_all()
 
     def _has_told(self) -> None:
         self._telling -= 1

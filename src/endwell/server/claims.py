@@ -20,7 +20,7 @@ from ..errors import BusUnavailable, RoomLimit
 from ..rooms.history import History
 from ..rooms.keys import SESSIONS, USER, pack_key, unpack_key
 from ..rooms.position import Position, Publication
-from ..rooms.present import Present
+from ..rooms.present import PART, Present
 from ..rooms.registry import Registry
 from ..rooms.user import UserRoom
 from ..sync.executor import SerialExecutor
@@ -160,7 +160,12 @@ class Claims:
 
     async def presence(self) -> set[Hashable]:
         """The keys that are present in all processes. Raises BusUnavailable."""
-        return {unpack_key(each.key) for each in await self._bus.presence(SESSIONS)}
+        found = set[Hashable]()
+        for number, each in enumerate(await self._bus.presence(SESSIONS), 1):
+            found.add(unpack_key(each.key))
+            if number % PART == 0:
+                await asyncio.sleep(0)
+        return found
 
     def join(self, key: Hashable, ws: Any, engine: WebSocket, executor: SerialExecutor | None) -> None:
         """A connection is the current one of this process now."""
