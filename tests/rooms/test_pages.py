@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import socket
 import time
 
 import pytest
 
+import endwell
+from endwell import CloseCode
+from endwell.errors import BusUnavailable
 from endwell.rooms import History, broker
 from endwell.rooms.broker import PAGE, PAGE_BYTES, Broker, Link
 from endwell.rooms.frames import Decoder, load, pack_word
-from tests.pair import within
+from tests.pair import until, within
 
 from .house import House, house
-from .test_rooms import catch_up, two_workers
+from .test_rooms import catch_up, one_server, two_workers
 
 LARGE = History(messages=10**6, seconds=3600, bytes=1 << 30)
 
@@ -150,3 +154,58 @@ async def test_what_is_published_while_a_process_reads_is_not_waited_for(monkeyp
         assert len(parts) == 5
         assert [each.sequence for each in page.publications] == list(range(1, 16))
         assert page.position.sequence == 15
+
+
+@one_server
+async def test_members_that_return_to_the_same_position_share_one_call(one: House, monkeypatch):
+    for number in range(3):
+        await one.room().publish(str(number))
+    await one.joined(key="stays")  # so that the process listens already
+    bus = one.servers[0].rooms._registry.bus
+    page, asked, answers = bus.page, [], asyncio.Event()
+
+    async def late(room, after, limit):
+        asked.append(after)
+        found = await page(room, after, limit)
+        await answers.wait()
+        return found
+
+    monkeypatch.setattr(bus, "page", late)
+    epoch = (await one.room().position()).epoch
+    clients = [await one.client(since=f"{epoch}:{1 + number // 4}", key=f"{number}") for number in range(8)]
+    await until(lambda: one.room()._tail._readers == 8)
+    await one.room().publish("3")  # none of the answers has it
+    # One of them does not wait for its answer.
+    gone = clients.pop()
+    await gone.close()
+    answers.set()
+    for number, ws in enumerate(clients):
+        missed = [str(each) for each in range(1 + number // 4, 4)]
+        found = [await within(ws.recv()) for _ in range(len(missed) + 1)]
+        assert [each for each in found if each.isdecimal()] == missed
+        assert f"Resumed(replayed={len(missed)})" in found
+    assert sorted(each.sequence for each in asked) == [1, 2]
+
+
+@one_server
+async def test_all_members_are_told_that_a_shared_call_has_failed(one: House, monkeypatch):
+    await one.joined(key="stays")
+    await one.room().publish("0")
+    bus = one.servers[0].rooms._registry.bus
+    asked, fails = [], asyncio.Event()
+
+    async def fail(room, after, limit):
+        asked.append(after)
+        await fails.wait()
+        raise BusUnavailable("it is away")
+
+    monkeypatch.setattr(bus, "page", fail)
+    epoch = (await one.room().position()).epoch
+    clients = [await one.client(since=f"{epoch}:0", key=f"{number}") for number in range(3)]
+    await until(lambda: one.room()._tail._readers == 3)
+    fails.set()
+    for ws in clients:
+        with pytest.raises(endwell.ConnectionClosed):
+            await within(ws.recv())
+        assert ws.ending.code == CloseCode.TRY_AGAIN_LATER
+    assert len(asked) == 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 from ..aio.broadcast import broadcast
@@ -29,7 +30,7 @@ async def replay(room: Room, membership: Membership, since: Position | None) -> 
     known = True
     with room._tail:
         while after is None or room._telling or not room._tail.reaches(after, room._position):
-            page = await room._registry.bus.page(room.name, after, PAGE)
+            page = await room._tail.page(after, partial(room._registry.bus.page, room.name, after, PAGE))
             if page.lost is None:
                 known = False
             else:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Coroutine, Iterator
+from functools import partial
+from typing import Any
 
-from .history import size_of
+from .history import Page, size_of
 from .position import Position, Publication
 
 __all__ = ["Tail"]
@@ -27,6 +30,8 @@ class Tail:
         self._readers = 0
         self._publications: deque[Publication] = deque()
         self._bytes = 0
+        #: The pages of the history that are being read, each by the position after which it begins.
+        self._pages: dict[Position | None, asyncio.Task[Page]] = {}
 
     def __enter__(self) -> None:
         self._readers += 1
@@ -40,6 +45,22 @@ class Tail:
     def is_read(self) -> bool:
         """Whether a member reads the history."""
         return self._readers > 0
+
+    async def page(self, after: Position | None, read: Callable[[], Coroutine[Any, Any, Page]]) -> Page:
+        """What ``read()`` returns. Members that ask for the same position at the same time have one call.
+
+        After the crash of a worker, for example, most of its clients return at the same time, with the same position.
+        The call may have begun before the member has come, so it may not have what was published between.
+        """
+        if (reading := self._pages.get(after)) is None:
+            reading = self._pages[after] = asyncio.create_task(read())
+            reading.add_done_callback(partial(self._has_read, after))
+        return await asyncio.shield(reading)
+
+    def _has_read(self, after: Position | None, reading: asyncio.Task[Page]) -> None:
+        del self._pages[after]
+        if not reading.cancelled():
+            reading.exception()  # all members may have gone
 
     def append(self, publication: Publication) -> None:
         """Keep the newest publication of the room, if a member reads the history."""
