@@ -526,6 +526,39 @@ async def test_a_cancelled_drain_ends_at_once():
 
 
 @pytest.mark.virtual_clock
+async def test_a_handler_has_its_time_for_cleanup_although_the_process_stalled():
+    await drain_with_a_stall(PLAIN, lambda: asyncio.get_running_loop()._pass_time(3))
+
+
+@pytest.mark.exhaustive
+async def test_a_handler_has_its_time_for_cleanup_although_the_process_stalled_on_sockets(transport):
+    await drain_with_a_stall(transport, lambda: time.sleep(3))
+
+
+async def drain_with_a_stall(transport, stall):
+    """A drain whose deadline passes while this process stands still."""
+    server, events = endwell.Server(), []
+
+    @server.websocket("/")
+    async def busy(ws):
+        events.append("begun")
+        try:
+            await asyncio.Event().wait()
+        finally:
+            await asyncio.sleep(0)
+            events.append("cleaned up")
+
+    async with server.serving(ssl=transport.server):
+        with await RawPeer.connect(server.port, transport.client):
+            await until(lambda: events)
+            draining = await start_drain(server, deadline=1.0)
+            stall()
+            report = await draining
+    assert events == ["begun", "cleaned up"]
+    assert (report.cancelled, report.stuck) == (1, ())
+
+
+@pytest.mark.virtual_clock
 async def test_a_dead_or_silent_client_delays_at_most_the_deadline(caplog):
     report = await drain_with_a_dead_client(caplog, PLAIN, 25.0)
     assert 20 < report.duration <= 25

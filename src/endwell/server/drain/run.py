@@ -73,6 +73,9 @@ class DrainRun:
         self._closing: deque[tuple[float, WebSocket, int]] = deque()
         self._log_due = self.timetable.begins(Phase.WAIT) + LOG_DELAY
         self._phase = Phase.CLOSE
+        #: Seconds by which a stall of this process has delayed CANCEL, and so the phases after it: a handler that is
+        #: cancelled late has as much time for its cleanup.
+        self._delay = 0.0
         #: Whether the tasks of handlers and pages are cancelled.
         self.has_cancelled = False
         self._phases: dict[Phase, float] = {}
@@ -136,7 +139,7 @@ class DrainRun:
 
     def progress(self) -> dict[str, Any]:
         """The progress for a dashboard, as values that JSON has."""
-        ends = self.timetable.begins(Phase.OVER)
+        ends = self._begins(Phase.OVER)
         return {
             "phase": self._phase.name.lower(),
             "seconds_left": round(max(0.0, ends - self.elapsed()), 3),
@@ -161,7 +164,7 @@ class DrainRun:
                 if not self._unfinished():
                     break
                 self._enter(phase)
-                await self._wait(self.timetable.begins(following))
+                await self._wait(self._begins(following))
             await self._wait_for_responses()
         except asyncio.CancelledError:
             self._enter(Phase.CANCEL)
@@ -182,6 +185,7 @@ class DrainRun:
         self._phase, self._entered = phase, now
         if phase is Phase.CANCEL:
             self.has_cancelled = True
+            self._delay = max(0.0, self.elapsed() - self.timetable.begins(phase))
             cancelled = sum(not route.blocking for route in self._handlers.values())
             self._cancelled = self._cancelled or cancelled
             for task in list(self._tasks):
@@ -190,6 +194,10 @@ class DrainRun:
             for ws in list(self._connections):
                 self.close(ws)
                 ws.abort()
+
+    def _begins(self, phase: Phase) -> float:
+        """The latest start time of ``phase``, as far as is known."""
+        return self.timetable.begins(phase) + self._delay
 
     async def _wait(self, until: float) -> None:
         """Close connections when they are due, until none is left or the time ``until`` has come."""
@@ -209,7 +217,7 @@ class DrainRun:
 
         These do not notify the drain when they finish, so it polls.
         """
-        while self.elapsed() < self.timetable.begins(Phase.OVER):
+        while self.elapsed() < self._begins(Phase.OVER):
             if not self._callbacks.busy and not any(opening.unsent() for opening in self._openings):
                 break
             await asyncio.sleep(TICK)
@@ -233,7 +241,7 @@ class DrainRun:
     def _log_running_handlers(self) -> None:
         """Log the handlers that still run after their connection has ended, and so delay the stop."""
         if names := [route.name for ws, route in self._handlers.items() if ws not in self._connections]:
-            left = max(0.0, self.timetable.begins(Phase.OVER) - self.elapsed())
+            left = max(0.0, self._begins(Phase.OVER) - self.elapsed())
             logger.warning("the drain waits at most %.1f s for these handlers: %s", left, by_name(names))
 
     def _unfinished(self) -> bool:
