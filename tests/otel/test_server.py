@@ -258,6 +258,7 @@ async def test_a_client_that_leaves_before_the_answer_ends_the_span():
     assert not signals.events
 
 
+@pytest.mark.virtual_clock
 async def test_a_stop_during_the_handshake_ends_the_span():
     server, signals = instrumented()
     asked = asyncio.Event()
