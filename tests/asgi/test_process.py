@@ -27,7 +27,7 @@ ROOT = Path(__file__).parents[2]
 #: The oldest version that takes any class (pyproject.toml says so, too).
 OLDEST = "0.36.0"
 #: Seconds until the stop is over at the latest.
-DEADLINE = 15.0
+DEADLINE = 60.0
 
 
 @pytest.fixture(scope="session")
