@@ -212,14 +212,15 @@ async def test_a_stall_above_open_timeout_between_two_redirects_makes_no_storm_o
     class Stall(logging.Handler):
         def emit(self, record):
             if "302" in record.getMessage():
-                time.sleep(2 * LATE)
+                time.sleep(open_timeout + 2 * LATE)
 
+    open_timeout = 2.5  # a stall of less than that does not end the first attempt before its answer
     logger, stall, level = (wire := logging.getLogger("endwell.wire.handshake")), Stall(), wire.level
     with RawServer() as listening:
         logger.addHandler(stall)
         logger.setLevel(logging.DEBUG)
         try:
-            task = asyncio.ensure_future(face.connect(listening.uri, open_timeout=0.5))
+            task = asyncio.ensure_future(face.connect(listening.uri, open_timeout=open_timeout))
             with await listening.accept(redirect("/b")), pytest.raises(HandshakeError):
                 await within(task)
         finally:
