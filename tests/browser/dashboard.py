@@ -10,6 +10,7 @@ from typing import Any
 import endwell
 from tests.browser.driver import Browser, Tab
 from tests.browser.hall import until
+from tests.cli.process import PATIENCE
 
 __all__ = ["PHONE", "WIDE", "Dashboard", "dashboard", "served"]
 
@@ -125,7 +126,7 @@ async def dashboard(
 ) -> AsyncIterator[Dashboard]:
     """The page, in a tab that counts as visible."""
     server = served(**options)
-    async with server.serving(port=0, grace=30.0), AsyncExitStack() as clients:
+    async with server.serving(port=0, grace=PATIENCE), AsyncExitStack() as clients:
         host, port = server.addresses[0]
         async with browser.tab("about:blank") as tab:
             await tab.resize(*size)

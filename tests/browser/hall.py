@@ -13,7 +13,7 @@ import endwell
 from tests.browser.driver import Tab
 from tests.cli.process import PATIENCE
 
-__all__ = ["Hall", "hall", "until"]
+__all__ = ["LONG", "Hall", "hall", "until"]
 
 # The page stores its events where the next page, or another tab, can read them.
 PAGE = """<!doctype html><meta charset="utf-8"><title>a page</title>
@@ -51,11 +51,19 @@ ws.addEventListener("open", () => ws.send(ws.ending ? `after ${ws.ending.code}` 
 """
 
 
+#: For both sides, unless a test says otherwise: a slow browser or server breaks no limit of the other side.
+PATIENT_SERVER = dict.fromkeys(("open_timeout", "close_timeout", "ping_timeout"), PATIENCE)
+PATIENT_PAGE = dict.fromkeys(("openTimeout", "closeTimeout", "pingTimeout"), PATIENCE)
+#: The options of a page that reconnects in no test by itself.
+LONG = {"base": 1000, "maxDelay": 1000}
+
+
 class Hall:
     """A server whose handler echoes, and closes if the path says so."""
 
     def __init__(self, page: dict[str, Any], **options: Any) -> None:
-        self.server = endwell.Server(**options)
+        page = {**PATIENT_PAGE, **page}
+        self.server = endwell.Server(**{**PATIENT_SERVER, **options})
         #: The connections of ``/ws`` in order, and their times.
         self.came: asyncio.Queue[endwell.WebSocket] = asyncio.Queue()
         self.times: list[float] = []
@@ -156,5 +164,6 @@ async def hall(
 ) -> AsyncIterator[Hall]:
     """A hall whose page uses these options of the module."""
     made = Hall(page or {}, **options)
-    async with made.server.serving(host, grace=30.0):
+    # A drain aborts a page that does not answer its Close for a fifth of this time.
+    async with made.server.serving(host, grace=PATIENCE):
         yield made

@@ -19,6 +19,7 @@ from tests.browser.dashboard import PHONE, WIDE, Dashboard, dashboard, served, s
 from tests.browser.driver import Browser, Tab, running
 from tests.browser.hall import until
 from tests.browser.test_module import ROOT
+from tests.cli.process import PATIENCE
 from tests.ports import free_port
 from tests.server.program import release, write
 from tests.server.program import running as running_program
@@ -358,7 +359,7 @@ async def test_a_worker_is_drained_and_all_are_restarted(browser: Browser, tmp_p
 async def test_the_page_says_that_the_server_restarts_and_returns(browser: Browser):
     async with AsyncExitStack() as first:
         server, port = served(), free_port()
-        await first.enter_async_context(server.serving(port=port, grace=30.0))
+        await first.enter_async_context(server.serving(port=port, grace=PATIENCE))
         async with browser.tab(f"http://127.0.0.1:{port}/_endwell/") as tab:
             await until(lambda: tab.evaluate("!!document.querySelector('.rows')"))
             await show(tab)
@@ -373,7 +374,7 @@ async def test_the_page_says_that_the_server_restarts_and_returns(browser: Brows
             await shown.says("#state", "Not reachable", "next attempt")
             await tab.evaluate(f"void (() => {{ {AXE.read_text()} }})()")
             assert await violations(tab) == ""
-            async with served().serving(port=port, grace=30.0):
+            async with served().serving(port=port, grace=PATIENCE):
                 await shown.says("#state", "Live")
 
 
@@ -423,7 +424,7 @@ async def test_close_ends_the_connection_of_the_client_with_the_code_and_the_rea
         await shown.write("#confirm [name=code]", "4001")
         await shown.write("#confirm [name=reason]", "tidied up")
         await shown.click("#confirm .danger")
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(PATIENCE):
             ending = await ws.closed
         assert ending.received == endwell.Close(4001, "tidied up")
         await shown.says("#detail", "the application closed; we closed with 4001 'tidied up'")
@@ -554,7 +555,7 @@ async def test_everything_can_be_done_with_the_keyboard(browser: Browser):
         for letter in "bye":
             await shown.tab.press(letter)
         await shown.tab.press("Enter")
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(PATIENCE):
             assert (await ws.closed).received == endwell.Close(1000, "bye")
         await shown.says("#detail", "the application closed")
         # The list below the window has been renewed, too.

@@ -14,6 +14,7 @@ import endwell
 from endwell.cli.chat import Chat
 from tests.browser.driver import Browser, Tab
 from tests.browser.hall import until
+from tests.cli.process import PATIENCE
 
 #: The storage key of the cards of this tab, newest first.
 CARDS = "[...document.querySelectorAll('.card')]"
@@ -72,7 +73,7 @@ async def demo(browser: Browser, fragment: str = "", **options: Any) -> AsyncIte
     """The demo, served and shown in a tab."""
     async with AsyncExitStack() as serving:
         chat = Chat(max_size=2**14, **options)
-        server = await serving.enter_async_context(chat.server.serving(grace=30.0))
+        server = await serving.enter_async_context(chat.server.serving(grace=PATIENCE))
         async with browser.tab(f"http://127.0.0.1:{server.port}/{fragment}") as tab:
             # Visibility must not depend on the windows of the machine: a hidden page waits longer.
             await until(lambda: tab.evaluate("!!document.querySelector('#state')"))

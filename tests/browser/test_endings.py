@@ -12,7 +12,7 @@ import pytest
 from endwell import Close, Retry
 from endwell.codes import describe
 from tests.browser.driver import Browser, running
-from tests.browser.hall import hall, until
+from tests.browser.hall import LONG, hall, until
 from tests.browser.truth import CODES, NOTHING, TRUTH, code_says, page_says, server_says
 from tests.cli.process import PATIENCE
 from tests.network.namespaces import Network
@@ -219,7 +219,7 @@ async def test_a_handshake_is_refused(browser: Browser):
 
 
 async def test_a_server_closes_with_any_code(browser: Browser):
-    async with hall({"base": 30}) as place, browser.tab(place.url) as tab:
+    async with hall(LONG) as place, browser.tab(place.url) as tab:
         await place.open(tab)
         # No page may reconnect before the last of them is closed: Chromium opens many slowly.
         await tab.evaluate("void (Math.random = () => 0.5)")
@@ -236,8 +236,8 @@ async def test_a_server_closes_with_any_code(browser: Browser):
             says = f" {code} {close.reason!r}"
             assert (server.replace(says, ""), page.replace(says, "")) == _without_when(code)
             if row["wait"] is not None:
-                floor = 0 if describe(code).retry is Retry.NOW else 30
-                assert row["wait"] == pytest.approx(floor + 15, abs=0.5)
+                floor = 0 if describe(code).retry is Retry.NOW else LONG["base"]
+                assert row["wait"] == pytest.approx(floor + LONG["base"] / 2, abs=0.5)
         assert not told
 
 

@@ -15,7 +15,7 @@ from endwell import Cause, Close, RetryAdvice
 from endwell.aio.websocket import begin_close
 from tests.browser.conftest import BROWSERS
 from tests.browser.driver import Browser, running
-from tests.browser.hall import hall, until
+from tests.browser.hall import LONG, hall, until
 
 pytestmark = pytest.mark.timeout(600)
 
@@ -59,13 +59,13 @@ async def test_a_server_that_closes_gets_at_most_6_connections_in_30_s():
 
 
 async def test_advice_is_followed(browser: Browser):
-    async with hall({"base": 30}) as place, browser.tab(place.url) as tab:
+    async with hall(LONG) as place, browser.tab(place.url) as tab:
         ws = await place.open(tab)
         await tab.evaluate(HIGH)
         await ws.close(1012, RetryAdvice(0, 1).reason("restart"))
         (told,) = await place.reports(tab)
         assert told["wait"] == pytest.approx(0.9, abs=0.1)
-        await place.next(10)
+        await place.next()
 
 
 @pytest.mark.parametrize("advice", [None, RetryAdvice(1, 3)])
@@ -148,7 +148,7 @@ async def test_close_works_without_a_code(browser: Browser):
 
 
 async def test_close_cancels_a_pending_reconnect(browser: Browser):
-    async with hall({"base": 30}) as place, browser.tab(place.url) as tab:
+    async with hall(LONG) as place, browser.tab(place.url) as tab:
         ws = await place.open(tab)
         await tab.evaluate(TIMERS)
         await ws.close(1013)
@@ -161,15 +161,15 @@ async def test_close_cancels_a_pending_reconnect(browser: Browser):
 
 @pytest.mark.parametrize("event", ["online", "visibilitychange"])
 async def test_becoming_online_or_visible_shortens_the_wait(browser: Browser, event: str):
-    async with hall({"base": 30}) as place, browser.tab(place.url) as tab:
+    async with hall(LONG) as place, browser.tab(place.url) as tab:
         ws = await place.open(tab)
         await tab.evaluate(HIGH)
         await ws.close(1012)
         (told,) = await place.reports(tab)
-        assert told["wait"] == pytest.approx(27, abs=0.1)
+        assert told["wait"] == pytest.approx(900, abs=0.1)
         target = "window" if event == "online" else "document"
         await tab.evaluate(f"{target}.dispatchEvent(new Event('{event}'))")
-        await place.next(10)
+        await place.next()
 
 
 async def test_no_event_reconnects_before_the_minimum_delay(browser: Browser):
@@ -189,28 +189,28 @@ async def test_no_event_reconnects_before_the_minimum_delay(browser: Browser):
     "why", ["document, 'hidden', { get: () => gone }", "navigator, 'onLine', { get: () => !gone }"]
 )
 async def test_a_hidden_or_offline_page_waits_longer(browser: Browser, why: str):
-    async with hall({"base": 0.5, "maxDelay": 30}) as place, browser.tab(place.url) as tab:
+    async with hall({"base": 0.5, "maxDelay": 1000}) as place, browser.tab(place.url) as tab:
         ws = await place.open(tab)
         await tab.evaluate(
             f"void (window.gone = true, Object.defineProperty({why}), Math.random = () => 0.9)"
         )
         await ws.close(1012)
         (told,) = await place.reports(tab)
-        assert told["wait"] == pytest.approx(0.5 + 27, abs=0.2)
+        assert told["wait"] == pytest.approx(0.5 + 900, abs=0.2)
         await tab.evaluate("void (gone = false, document.dispatchEvent(new Event('visibilitychange')))")
-        await place.next(10)
+        await place.next()
 
 
 @pytest.mark.parametrize("event", ["visibilitychange", "offline"])
 async def test_becoming_hidden_or_offline_lengthens_the_wait(browser: Browser, event: str):
-    async with hall({"base": 20, "maxDelay": 60}) as place, browser.tab(place.url) as tab:
+    async with hall({"base": 200, "maxDelay": 600}) as place, browser.tab(place.url) as tab:
         ws = await place.open(tab)
         await tab.evaluate(HIGH)
         await tab.evaluate(TIMERS)
         closed = time.monotonic()
         await ws.close(1012)
         (told,) = await place.reports(tab)
-        assert told["wait"] == pytest.approx(18, abs=0.2)
+        assert told["wait"] == pytest.approx(180, abs=0.2)
         hidden = event == "visibilitychange"
         state = (
             "document, 'hidden', { get: () => true }"
@@ -219,9 +219,9 @@ async def test_becoming_hidden_or_offline_lengthens_the_wait(browser: Browser, e
         )
         await tab.evaluate(f"void Object.defineProperty({state})")
         await tab.evaluate(f"{'document' if hidden else 'window'}.dispatchEvent(new Event('{event}'))")
-        # The rest of 20 + 0.9 x 60 s, and no other timer.
+        # The rest of 200 + 0.9 x 600 s, and no other timer.
         (wait,) = json.loads(await tab.evaluate(PENDING))
-        assert 74 - (time.monotonic() - closed) - 0.2 < wait < 74 + 0.2
+        assert 740 - (time.monotonic() - closed) - 0.2 < wait < 740 + 0.2
         assert place.came.empty()
 
 
@@ -281,7 +281,7 @@ async def test_a_failing_url_function_is_a_failed_handshake_and_retried(browser:
 
 @pytest.mark.parametrize("value", ["undefined", "null", "5", "{}", "() => '/ws'"])
 async def test_an_invalid_url_is_a_failed_handshake(browser: Browser, value: str):
-    async with hall({"base": 30}) as place, browser.tab(place.url) as tab:
+    async with hall(LONG) as place, browser.tab(place.url) as tab:
         await place.open(tab)
         await tab.evaluate(f"void (ws.close(), ws = open_(() => ({value})))")
         rows = await place.reports(tab, 2)
@@ -294,7 +294,7 @@ async def test_an_invalid_url_is_a_failed_handshake(browser: Browser, value: str
     "address", ["location", "new URL('/ws', location)", "async () => new URL('/ws', location)"]
 )
 async def test_a_location_or_url_object_is_accepted(browser: Browser, address: str):
-    async with hall({"base": 30}) as place, browser.tab(place.url) as tab:
+    async with hall(LONG) as place, browser.tab(place.url) as tab:
         await place.open(tab)
         await tab.evaluate(f"void (ws.close(), ws = open_({address}))")
         await until(lambda: tab.evaluate("ws.url.startsWith('ws:')"))
@@ -331,7 +331,7 @@ async def test_a_url_that_resolves_after_close_opens_nothing(browser: Browser, e
 
 async def test_the_class_has_the_members_of_websocket(browser: Browser):
     names = ["CONNECTING", "OPEN", "CLOSING", "CLOSED"]
-    async with hall({"base": 30}) as place, browser.tab(place.url) as tab:
+    async with hall(LONG) as place, browser.tab(place.url) as tab:
         ws = await place.open(tab)
         there = f"{json.dumps(names)}.map((name) => [ws.constructor[name], ws[name]]).join()"
         assert await tab.evaluate(there) == "0,0,1,1,2,2,3,3"
