@@ -131,7 +131,8 @@ async def test_the_close_of_a_drain_passes_the_proxy(proxy):
     chat = Chat()
     async with served(proxy, chat) as front:
         connections = [await within(connect(front)) for _ in range(5)]
-        report = await within(chat.server.drain())
+        # A connection whose client answers nothing for a fifth of the deadline is aborted.
+        report = await within(chat.server.drain(deadline=8 * BOUND))
         for ws in connections:
             ending = await within(ws.closed)
             assert ending.received == endwell.Close(1001, "server stopping; retry 1-2s")
