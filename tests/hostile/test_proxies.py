@@ -184,7 +184,7 @@ async def test_a_loop_without_readers_bounds_a_preamble_as_others_do(start, end)
         async with server.serving(grace=0):
             peer = await RawPeer.connect_tcp(server.port)
             await peer.write(start)
-            await until(lambda: server._listener.openings)
+            await until(lambda: server._listener.openings or refused)
             await peer.until_acknowledged()
             if end == "junk":
                 await peer.write(b"\xff" * 5000)
@@ -279,7 +279,7 @@ async def test_half_a_preamble_ends_with_open_timeout_or_with_tcp_and_never_spin
     async with nothing_left_behind(), server.serving(ssl=transport.server):
         with await RawPeer.connect_tcp(server.port) as peer:
             await peer.write(start)
-            await until(lambda: server._listener.openings)
+            await until(lambda: server._listener.openings or refused)
             await peer.until_acknowledged()
             if end == "FIN":
                 peer.fin()
