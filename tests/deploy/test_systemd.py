@@ -75,17 +75,18 @@ async def test_the_unit_serves_reloads_and_stops_under_systemd(command, tmp_path
             try:
                 program = Program(process)
                 program.logged("Listening on ")  # a line of systemd; the first client starts the server
-                ws = await within(endwell.connect(f"ws://127.0.0.1:{port}/chat"))
+                url = f"ws://127.0.0.1:{port}/chat"
+                ws = await endwell.connect(url, open_timeout=PATIENCE)
                 await ws.send("hello")
-                assert await within(ws.recv()) == "hello"
+                assert await within(ws.recv(), PATIENCE) == "hello"
                 assert told() == "READY=1"
                 program.send(signal.SIGHUP)  # ExecReload
-                assert (await within(ws.closed)).received.code == 1012
+                assert (await within(ws.closed, PATIENCE)).received.code == 1012
                 assert [told(), told()] == ["RELOADING=1", "READY=1"]
-                async with endwell.connect(f"ws://127.0.0.1:{port}/chat") as ws:
-                    program.logged("workers exited: 4; drained")
+                async with endwell.connect(url, open_timeout=PATIENCE) as ws:
+                    await asyncio.to_thread(program.logged, "workers exited: 4; drained")
                     program.send(signal.SIGTERM)
-                    assert (await within(ws.closed)).received.code == 1001
+                    assert (await within(ws.closed, PATIENCE)).received.code == 1001
                 assert told() == "STOPPING=1"
                 status, _ = await asyncio.to_thread(program.finish, None)
                 assert status == 0
