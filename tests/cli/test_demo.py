@@ -259,13 +259,13 @@ def address_in(process) -> str:
 
 async def talk(address: str) -> endwell.WebSocket:
     async with asyncio.timeout(PATIENCE):
-        async with endwell.connect(f"ws://{address}/chat/lobby?name=Ada") as ws:
+        async with endwell.connect(f"ws://{address}/chat/lobby?name=Ada", open_timeout=PATIENCE) as ws:
             await ws.send("/quit")
             await read_all(ws)
-        async with endwell.connect(f"ws://{address}/chat/lobby?name=Eve") as ws:
+        async with endwell.connect(f"ws://{address}/chat/lobby?name=Eve", open_timeout=PATIENCE) as ws:
             await ws.send("/crash")
             await read_all(ws)
-        return await endwell.connect(f"ws://{address}/chat/lobby?name=Bob")
+        return await endwell.connect(f"ws://{address}/chat/lobby?name=Bob", open_timeout=PATIENCE)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -294,11 +294,16 @@ async def test_the_terminal_logs_every_ending_and_a_signal_stops_cleanly(number)
 async def test_the_demo_with_workers_shows_which_one_serves_each_tab():
     with command("demo", "--port", "0", "--workers", "2") as process:
         base, tabs, others = f"ws://{address_in(process)}", {}, []
-        async with asyncio.timeout(PATIENCE), endwell.connect(f"{base}/endings") as feed:
+        async with (
+            asyncio.timeout(PATIENCE),
+            endwell.connect(f"{base}/endings", open_timeout=PATIENCE) as feed,
+        ):
             await feed.send("what has ended?")
             while len(tabs) < 2:
                 # Not all of them read, so their answers to the Close would wait.
-                ws = await endwell.connect(f"{base}/chat/lobby?name=Ada", answer_timeout=0)
+                ws = await endwell.connect(
+                    f"{base}/chat/lobby?name=Ada", answer_timeout=0, open_timeout=PATIENCE
+                )
                 told = re.fullmatch(r"\* worker ([12]) serves this connection", await ws.recv())
                 assert " joined on worker " in await ws.recv()  # it is a member now
                 if tabs.setdefault(told[1], ws) is not ws:

@@ -8,7 +8,7 @@ import pytest
 import endwell
 from endwell import cli
 from endwell.cli import main
-from tests.cli.process import command, finish
+from tests.cli.process import PATIENCE, command, finish
 
 
 def test_without_a_command_the_usage_is_shown(capsys):
@@ -53,7 +53,7 @@ def test_the_package_runs_as_a_module():
 def test_a_broken_pipe_prints_no_traceback():
     with command("why", stdout=subprocess.PIPE) as process:
         process.stdout.close()
-        status = process.wait(20)
+        status = process.wait(PATIENCE)
         assert process.stderr.read() == ""
     assert status == 1
 

@@ -15,6 +15,7 @@ from endwell.ending import Close
 from endwell.options import Options
 from endwell.protocol.connection import Connection
 from endwell.wire.codec import Codec
+from tests.cli.process import PATIENCE
 
 BEGAN = 1000.5
 
@@ -204,7 +205,7 @@ def test_the_command_replays(file):
         check=False,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=PATIENCE,
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.endswith("identical to the recorded ending\n")

@@ -88,7 +88,7 @@ async def test_a_signal_closes_every_connection_and_ends_with_status_0(number):
     with command("serve", "app.py:server", "--port", "0") as process:
         url = f"ws://127.0.0.1:{listening(process)}/echo"
         async with asyncio.timeout(PATIENCE):
-            ws = await endwell.connect(url)
+            ws = await endwell.connect(url, open_timeout=PATIENCE)
             await ws.send("hello")
             assert await ws.recv() == "hello"
             process.send_signal(number)
@@ -120,10 +120,10 @@ async def test_it_listens_on_a_unix_socket_and_drains_by_its_options(workers, tm
         assert ready
         assert stat.S_IMODE(path.stat().st_mode) == 0o600
         async with asyncio.timeout(PATIENCE):
-            ws = await endwell.connect("ws://localhost/echo", unix_path=path)
+            ws = await endwell.connect("ws://localhost/echo", unix_path=path, open_timeout=PATIENCE)
             await ws.send("hello")
             assert await ws.recv() == "hello"
-            crashed = await endwell.connect("ws://localhost/crash", unix_path=path)
+            crashed = await endwell.connect("ws://localhost/crash", unix_path=path, open_timeout=PATIENCE)
             await crashed.closed
             process.send_signal(signal.SIGTERM)
             ending = await ws.closed
@@ -147,7 +147,7 @@ async def test_a_unix_socket_name_starting_with_an_at_sign_is_abstract(tmp_path)
         assert await asyncio.to_thread(_line, process, f"listening on @{name}")
         async with (
             asyncio.timeout(PATIENCE),
-            endwell.connect("ws://localhost/echo", unix_path=f"\0{name}") as ws,
+            endwell.connect("ws://localhost/echo", unix_path=f"\0{name}", open_timeout=PATIENCE) as ws,
         ):
             await ws.send("hello")
             assert await ws.recv() == "hello"
@@ -244,7 +244,7 @@ async def test_workers_share_one_port_and_log_their_names():
     with command("serve", "app.py:server", "--port", "0", "--workers", "2") as process:
         url = f"ws://127.0.0.1:{listening(process)}/echo"
         async with asyncio.timeout(PATIENCE):
-            connections = [await endwell.connect(url) for _ in range(8)]
+            connections = [await endwell.connect(url, open_timeout=PATIENCE) for _ in range(8)]
             process.send_signal(signal.SIGTERM)
             endings = [await ws.closed for ws in connections]
         status, out, err = finish(process)
@@ -283,7 +283,7 @@ async def test_json_has_the_fields_of_each_ending_also_of_workers():
     options = ["--port", "0", "--workers", "1", "--log-format", "json"]
     with command("serve", "app.py:server", *options) as process:
         url = f"ws://127.0.0.1:{listening(process)}/echo"
-        async with asyncio.timeout(PATIENCE), endwell.connect(url) as ws:
+        async with asyncio.timeout(PATIENCE), endwell.connect(url, open_timeout=PATIENCE) as ws:
             await ws.close(1000, "bye")
         process.send_signal(signal.SIGTERM)
         status, _, err = await asyncio.to_thread(finish, process)

@@ -98,7 +98,10 @@ async def test_an_application_is_served_as_the_arguments_say(folder):
                 fetch, port, "/x", X_Forwarded_For="10.1.2.3", X_Forwarded_Proto="https"
             )
             assert answer == (200, f"{process.pid} /behind /behind/x 10.1.2.3 https")
-            async with asyncio.timeout(PATIENCE), endwell.connect(f"ws://127.0.0.1:{port}/") as ws:
+            async with (
+                asyncio.timeout(PATIENCE),
+                endwell.connect(f"ws://127.0.0.1:{port}/", open_timeout=PATIENCE) as ws,
+            ):
                 await ws.send("hello")
                 assert await ws.recv() == "hello"
                 process.send_signal(signal.SIGTERM)
@@ -131,7 +134,10 @@ def test_the_status_is_3_with_workers_too(monkeypatch):
 async def test_a_worker_is_replaced_after_its_number_of_requests():
     with command("serve", "app:app", "--port", "0", "--limit-max-requests", "3") as process:
         port = listening(process)
-        async with asyncio.timeout(PATIENCE), endwell.connect(f"ws://127.0.0.1:{port}/") as ws:
+        async with (
+            asyncio.timeout(PATIENCE),
+            endwell.connect(f"ws://127.0.0.1:{port}/", open_timeout=PATIENCE) as ws,
+        ):
             _, first = await asyncio.to_thread(fetch, port)
             await asyncio.to_thread(fetch, port)
             ending = await ws.closed
@@ -197,7 +203,7 @@ async def test_a_reload_brings_clients_to_the_new_code_and_survives_broken_code(
             port = await edit(file, APP.replace("{scope['root_path']}", "first"), listening, process)
             await edit(file, broken, log_has, process, "the restart failed, the old workers go on")
             _, first = await asyncio.to_thread(fetch, port)
-            async with endwell.connect(f"ws://127.0.0.1:{port}/") as ws:
+            async with endwell.connect(f"ws://127.0.0.1:{port}/", open_timeout=PATIENCE) as ws:
                 changed = APP.replace("{scope['root_path']}", "second")
                 await edit(file, changed, log_has, process, "the new workers are ready, the old ones drain")
                 ending = await ws.closed

@@ -34,12 +34,15 @@ async def test_the_example_connects_processes_and_tells_a_loss(redis, monkeypatc
         ports = [listening(program), listening(served)]
         urls = [f"ws://127.0.0.1:{port}/chat/lobby" for port in ports]
         async with asyncio.timeout(PATIENCE):
-            async with endwell.connect(urls[0]) as ada, endwell.connect(urls[1]) as eve:
+            async with (
+                endwell.connect(urls[0], open_timeout=PATIENCE) as ada,
+                endwell.connect(urls[1], open_timeout=PATIENCE) as eve,
+            ):
                 position = (await heard(ada))["position"]
                 assert (await heard(eve))["position"] == position
                 await ada.send("hello")
                 assert await heard(ada) == await heard(eve) == {"text": "hello"}
-                async with endwell.connect(f"{urls[1]}?since={position}") as bob:
+                async with endwell.connect(f"{urls[1]}?since={position}", open_timeout=PATIENCE) as bob:
                     assert await heard(bob) == {"text": "hello"}
                 redis.kill(data=False)
                 while {await asyncio.to_thread(health, port) for port in ports} != {503}:

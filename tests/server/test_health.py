@@ -42,7 +42,7 @@ async def test_a_health_page_gives_503_during_a_drain(workers, tmp_path):
         assert int(retry) >= 1
         release(file)
         for ws in kept:
-            assert (await within(ws.closed)).code == 1001
+            assert (await within(ws.closed, PATIENCE)).code == 1001
         assert (await asyncio.to_thread(program.finish, None))[0] == 0
 
 

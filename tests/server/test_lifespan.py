@@ -14,6 +14,7 @@ from functools import partial
 import pytest
 
 import endwell
+from tests.cli.process import PATIENCE
 from tests.pair import until, within
 from tests.raw import BOUND, PROMPT
 from tests.server.program import running, write
@@ -168,7 +169,7 @@ async def test_each_worker_runs_its_startup_and_shutdown_callbacks(tmp_path):
         assert program.log.count("begun") == 2
         ws, process, _ = await program.connect()
         program.send(signal.SIGTERM)
-        await within(ws.closed)
+        await within(ws.closed, PATIENCE)
         status, log = await asyncio.to_thread(program.finish, None)
     assert status == 0
     assert log.count("INFO ended") == 2

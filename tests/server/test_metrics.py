@@ -395,13 +395,13 @@ async def test_one_page_has_all_workers_also_those_that_were_killed(tmp_path):
         count = value(found, opened)
         killed, other = clients
         os.kill(killed, signal.SIGKILL)
-        await within(clients[killed].closed)
+        await within(clients[killed].closed, PATIENCE)
         ended = "endwell_endings_total"
         found = await counted(lambda found: value(found, ended, cause="process_exited") == 1)
         assert value(found, opened) >= count
         await counted(lambda found: value(found, "endwell_connections", state="open") == 1)
         program.send(signal.SIGHUP)
-        await within(clients[other].closed)
+        await within(clients[other].closed, PATIENCE)
         found = await counted(lambda found: value(found, ended, cause="server_drained") == 1)
         assert value(found, opened) >= count
         assert value(found, opened) == value(found, ended)
@@ -433,7 +433,7 @@ async def test_a_worker_that_is_stopped_takes_no_request_for_the_page_on_its_own
         # New workers have the page, too.
         program.send(signal.SIGHUP)
         for client in clients.values():
-            await within(client.closed)
+            await within(client.closed, PATIENCE)
         for _ in range(10):
             _, text = await asyncio.to_thread(get, port)
         assert value(values(text), "endwell_endings_total", cause="server_drained") == 2

@@ -84,7 +84,7 @@ async def get(server, path):
     """Request a page, which answers."""
     reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
     writer.write(f"GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode())
-    answer = await within(reader.read())
+    answer = await within(reader.read(), PATIENCE)
     writer.close()
     return answer
 
@@ -96,15 +96,19 @@ loops = pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
 async def test_sigterm_drains_when_no_thread_can_start(loop):
     with running("-c", program(loop)) as server:
         async with (
-            endwell.connect(server.url("/async")) as ws,
-            endwell.connect(server.url("/plain")) as other,
+            endwell.connect(server.url("/async"), open_timeout=PATIENCE) as ws,
+            endwell.connect(server.url("/plain"), open_timeout=PATIENCE) as other,
         ):
             for each in (ws, other):
                 await each.send("hello")
-                assert await within(each.recv()) == "hello"
+                assert await within(each.recv(), PATIENCE) == "hello"
             await get(server, "/exhaust")
             server.send(signal.SIGTERM)
-            assert (await within(ws.closed)).code == (await within(other.closed)).code == 1001
+            assert (
+                (await within(ws.closed, PATIENCE)).code
+                == (await within(other.closed, PATIENCE)).code
+                == 1001
+            )
         status, log = await asyncio.to_thread(server.finish, None)
         out = server.process.stdout.read()
     assert status == 0
@@ -119,10 +123,10 @@ async def test_sigterm_drains_when_no_thread_can_start(loop):
 async def test_a_blocked_loop_ends_after_the_deadline_when_no_thread_can_start(loop):
     with running("-c", program(loop, 0.0)) as server:
         await get(server, "/exhaust")
-        ws = await endwell.connect(server.url("/blocks"))
+        ws = await endwell.connect(server.url("/blocks"), open_timeout=PATIENCE)
         assert await asyncio.to_thread(server.process.stdout.readline) == "from here on\n"
         status, log = await asyncio.to_thread(server.finish)
-        assert (await within(ws.closed)).cause is not Cause.SERVER_DRAINED
+        assert (await within(ws.closed, PATIENCE)).cause is not Cause.SERVER_DRAINED
     assert status == 1
     assert "in blocks" in log
 
@@ -130,24 +134,24 @@ async def test_a_blocked_loop_ends_after_the_deadline_when_no_thread_can_start(l
 async def test_a_process_that_cannot_write_its_log_ends():
     with python("-c", program(deadline=0.0)) as process:
         port = listening(process)  # from here on the log is not read
-        ws = await endwell.connect(f"ws://127.0.0.1:{port}/floods")
+        ws = await endwell.connect(f"ws://127.0.0.1:{port}/floods", open_timeout=PATIENCE)
         assert await asyncio.to_thread(process.stdout.readline) == "from here on\n"
         process.send_signal(signal.SIGTERM)
         assert await asyncio.to_thread(process.wait, PATIENCE) == 1
-        await within(ws.closed)
+        await within(ws.closed, PATIENCE)
 
 
 @loops
 async def test_a_second_sighup_does_not_shorten_the_drain(loop):
     with running("-c", program(loop)) as server:
-        async with endwell.connect(server.url("/async")) as ws:
+        async with endwell.connect(server.url("/async"), open_timeout=PATIENCE) as ws:
             await ws.send("slow")
             assert await asyncio.to_thread(server.process.stdout.readline) == "from here on\n"
             server.send(signal.SIGHUP)
             await asyncio.to_thread(server.logged, "stopping: 1 connection")
             server.send(signal.SIGHUP)
-            assert await within(ws.recv()) == "slow"
-            assert (await within(ws.closed)).code == 1001
+            assert await within(ws.recv(), PATIENCE) == "slow"
+            assert (await within(ws.closed, PATIENCE)).code == 1001
         status, log = await asyncio.to_thread(server.finish, None)
     assert status == 0
     assert "1 clean" in log
@@ -158,24 +162,28 @@ async def test_an_existing_sighup_handler_is_kept():
     text = text.replace("import asyncio", "import signal, asyncio", 1)
     for handler in ("signal.SIG_IGN", "lambda *_: print('mine', flush=True)"):
         with running("-c", text.replace("HANDLER", handler)) as server:
-            async with endwell.connect(server.url("/async")) as ws:
+            async with endwell.connect(server.url("/async"), open_timeout=PATIENCE) as ws:
                 server.send(signal.SIGHUP)
                 if handler != "signal.SIG_IGN":
                     assert await asyncio.to_thread(server.process.stdout.readline) == "mine\n"
                 await ws.send("hello")
-                assert await within(ws.recv()) == "hello"
+                assert await within(ws.recv(), PATIENCE) == "hello"
             assert (await asyncio.to_thread(server.finish))[0] == 0
 
 
 @loops
 async def test_sys_exit_in_a_loop_callback_drains_and_ends_the_process(loop):
     with running("-c", program(loop)) as server:
-        async with endwell.connect(server.url("/async")) as other:
+        async with endwell.connect(server.url("/async"), open_timeout=PATIENCE) as other:
             await other.send("hello")
-            assert await within(other.recv()) == "hello"
-            async with endwell.connect(server.url("/exits")) as ws:
-                assert await within(ws.recv()) == "now"
-                assert (await within(ws.closed)).code == (await within(other.closed)).code == 1001
+            assert await within(other.recv(), PATIENCE) == "hello"
+            async with endwell.connect(server.url("/exits"), open_timeout=PATIENCE) as ws:
+                assert await within(ws.recv(), PATIENCE) == "now"
+                assert (
+                    (await within(ws.closed, PATIENCE)).code
+                    == (await within(other.closed, PATIENCE)).code
+                    == 1001
+                )
         status, log = await asyncio.to_thread(server.finish, None)
     assert status == 7
     assert "2 clean" in log
@@ -295,11 +303,11 @@ async def test_a_second_run_and_another_program_have_the_signals_again():
     with running("-c", TWICE) as server:
         for times in (1, 2):
             port = (await asyncio.to_thread(server.logged, r"listening on \S+:(\d+)", times))[1]
-            async with endwell.connect(f"ws://127.0.0.1:{port}/") as ws:
+            async with endwell.connect(f"ws://127.0.0.1:{port}/", open_timeout=PATIENCE) as ws:
                 server.send(signal.SIGUSR1)
                 await asyncio.to_thread(server.logged, r"shed: \d of 1 connection will close", times)
                 server.send(signal.SIGHUP)
-                assert (await within(ws.closed)).code in (1001, 1012)
+                assert (await within(ws.closed, PATIENCE)).code in (1001, 1012)
         status, _ = await asyncio.to_thread(server.finish, None)
         assert (status, server.process.stdout.read()) == (0, "['SIG_DFL', 'SIG_DFL']\n")
 
@@ -312,7 +320,7 @@ async def test_a_signal_that_faulthandler_handles_is_left_to_it(workers, tmp_pat
         os.kill(process, signal.SIGUSR1)
         await asyncio.to_thread(server.logged, "most recent call first")
         await ws.send("open")
-        assert await within(ws.recv()) == "open"
+        assert await within(ws.recv(), PATIENCE) == "open"
         await ws.close()
         status, _ = await asyncio.to_thread(server.finish)
     assert status == 0

@@ -353,11 +353,11 @@ def test_run_serves_plain_handlers_until_sigterm_and_joins_them():
     ) as process:
         try:
             port = process.stderr.readline().strip().rpartition(":")[2]
-            ws = endwell.sync.connect(f"ws://127.0.0.1:{port}/")
+            ws = endwell.sync.connect(f"ws://127.0.0.1:{port}/", open_timeout=PATIENCE)
             ws.send("hello")
-            assert ws.recv(BOUND) == "hello"
+            assert ws.recv(PATIENCE) == "hello"
             process.send_signal(signal.SIGTERM)
-            assert ws.wait_closed(BOUND).code == 1001
+            assert ws.wait_closed(PATIENCE).code == 1001
             out, _ = process.communicate(timeout=PATIENCE)
         finally:
             process.kill()

@@ -14,7 +14,7 @@ import pytest
 import endwell
 from endwell import Server
 from endwell.cli.top.terminal import ENTER, LEAVE
-from tests.cli.process import command, finish
+from tests.cli.process import PATIENCE, command, finish
 from tests.pair import within
 from tests.ports import free_port
 
@@ -63,7 +63,7 @@ async def test_a_terminal_shows_closes_and_quits_and_is_as_before():
             screen.type("c")
             await screen.shows("close the connection of ben with 1000? y/N")
             screen.type("y")
-            assert await within(ben.read()) is None
+            assert await within(ben.read(), PATIENCE) is None
             assert ben.ending.received == endwell.Close(1000, "closed by an operator")
             await screen.shows("1 connections (", "endings: app_closed 1", "done")
             screen.type("\t")
@@ -72,7 +72,7 @@ async def test_a_terminal_shows_closes_and_quits_and_is_as_before():
             await screen.shows("memory", str(os.getpid()), "serving")
             screen.resize(60, 12)
             await screen.shows("process")
-            async with asyncio.timeout(30):
+            async with asyncio.timeout(PATIENCE):
                 while len(screen.frame.split("\n")) != 12:
                     await asyncio.sleep(0.01)
             assert {len(line) for line in screen.frame.split("\n")} == {60}
@@ -142,7 +142,7 @@ async def test_a_refusal_ends_it_with_the_terminal_as_before():
             assert await screen.ended() == 1
             assert termios.tcgetattr(screen.inner) == screen.modes
             await asyncio.sleep(0)
-            async with asyncio.timeout(30):
+            async with asyncio.timeout(PATIENCE):
                 while "ENDWELL_TOKEN" not in screen.output:
                     await asyncio.sleep(0.01)
         after = screen.output.rpartition(LEAVE)[2]

@@ -957,7 +957,7 @@ def test_a_terminal_shows_the_progress_of_a_drain():
         os.close(slave)
         try:
             port = int(format_address.read(100).rpartition(b":")[2])
-            with endwell.sync.connect(f"ws://127.0.0.1:{port}/plain"):
+            with endwell.sync.connect(f"ws://127.0.0.1:{port}/plain", open_timeout=PATIENCE):
                 text = b""
                 while b"at work" not in text:
                     text += format_address.read(4096)

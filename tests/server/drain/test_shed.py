@@ -11,6 +11,7 @@ import pytest
 import endwell
 from endwell import Cause, Close, CloseCode
 from endwell.server.drain import shed
+from tests.cli.process import PATIENCE
 from tests.pair import until, within
 from tests.raw import BOUND, PLAIN, RawPeer
 from tests.server.process.test_workers import connect_to_both_workers
@@ -220,12 +221,12 @@ async def test_sigusr1_closes_a_share_of_all_workers(tmp_path):
     with running(str(file)) as program:
         clients = await connect_to_both_workers(program)
         program.send(signal.SIGUSR1)
-        assert [(await within(ws.closed)).received for ws in clients.values()] == [CLOSE] * 2
+        assert [(await within(ws.closed, PATIENCE)).received for ws in clients.values()] == [CLOSE] * 2
         # The workers go on, and the signal works again.
         again = await connect_to_both_workers(program)
         assert again.keys() == clients.keys()
         program.send(signal.SIGUSR1)
-        assert [(await within(ws.closed)).received for ws in again.values()] == [CLOSE] * 2
+        assert [(await within(ws.closed, PATIENCE)).received for ws in again.values()] == [CLOSE] * 2
         program.send(signal.SIGTERM)
         status, _ = await asyncio.to_thread(program.finish, None)
     assert status == 0
@@ -233,9 +234,9 @@ async def test_sigusr1_closes_a_share_of_all_workers(tmp_path):
 
 async def test_sigusr1_without_workers(tmp_path):
     with running("-c", PROGRAM.replace("WORKERS", "None")) as program:
-        async with endwell.connect(program.url("/")) as ws:
+        async with endwell.connect(program.url("/"), open_timeout=PATIENCE) as ws:
             program.send(signal.SIGUSR1)
-            assert (await within(ws.closed)).received == CLOSE
+            assert (await within(ws.closed, PATIENCE)).received == CLOSE
         program.send(signal.SIGTERM)
         status, _ = await asyncio.to_thread(program.finish, None)
     assert status == 0
@@ -244,11 +245,11 @@ async def test_sigusr1_without_workers(tmp_path):
 async def test_an_application_that_handles_sigusr1_keeps_its_handler():
     handler = "import signal; signal.signal(signal.SIGUSR1, lambda *_: print('mine', flush=True))\n"
     with running("-c", handler + PROGRAM.replace("WORKERS", "None")) as program:
-        async with endwell.connect(program.url("/")) as ws:
-            await within(ws.recv())
+        async with endwell.connect(program.url("/"), open_timeout=PATIENCE) as ws:
+            await within(ws.recv(), PATIENCE)
             program.send(signal.SIGUSR1)
             assert await asyncio.to_thread(program.process.stdout.readline) == "mine\n"
             assert ws.is_open
             program.send(signal.SIGTERM)
-            assert (await within(ws.closed)).code == 1001
+            assert (await within(ws.closed, PATIENCE)).code == 1001
         await asyncio.to_thread(program.finish, None)

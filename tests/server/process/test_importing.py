@@ -9,6 +9,7 @@ import signal
 import pytest
 
 import endwell
+from tests.cli.process import PATIENCE
 from tests.pair import within
 from tests.server.program import release, running, write
 
@@ -52,7 +53,7 @@ async def test_sighup_and_sigusr1_do_not_kill_a_worker_that_imports(tmp_path, ch
         for number in (signal.SIGHUP, signal.SIGUSR1):
             os.kill(worker, number)
         await ws.send("hello")
-        assert await within(ws.recv()) == "hello"
+        assert await within(ws.recv(), PATIENCE) == "hello"
         await ws.close()
         status, log = await asyncio.to_thread(program.finish)
     assert status == 0
@@ -67,8 +68,8 @@ SHOWN = {
 
 async def test_programs_that_a_worker_starts_inherit_no_signal_that_it_ignores(tmp_path):
     with running(write(tmp_path, workers=1, **SHOWN)) as program:
-        ws = await endwell.connect(program.url())
-        assert (await within(ws.recv())).splitlines() == ["['SIG_DFL', 'SIG_DFL'] set()"] * 2
+        ws = await endwell.connect(program.url(), open_timeout=PATIENCE)
+        assert (await within(ws.recv(), PATIENCE)).splitlines() == ["['SIG_DFL', 'SIG_DFL'] set()"] * 2
         await ws.close()
         assert (await asyncio.to_thread(program.finish))[0] == 0
 
@@ -104,7 +105,7 @@ async def test_a_stop_ends_workers_that_import_and_drains_the_others(tmp_path, c
         new = importing(program, 2)
         for each in (program.process.pid, old, new):  # as a service manager does it
             os.kill(each, number)
-        assert (await within(ws.closed)).code == 1001
+        assert (await within(ws.closed, PATIENCE)).code == 1001
         status, log = await asyncio.to_thread(program.finish, None)
     assert status == 0
     assert log.count("listening on") == 1
@@ -127,15 +128,15 @@ async def test_a_worker_that_gets_the_signal_of_its_supervisor_too_still_drains(
     with running(file) as program:
         old, worker, _ = await program.connect()
         await old.close()
-        async with endwell.connect(program.url("/held")) as ws:
+        async with endwell.connect(program.url("/held"), open_timeout=PATIENCE) as ws:
             program.send(signal.SIGTERM)
             program.logged("stopping: 1 connection")
             os.kill(worker, signal.SIGTERM)
             # Its event loop has handled the signal when it answers.
             with pytest.raises(endwell.HandshakeRejected):
-                await endwell.connect(program.url())
+                await endwell.connect(program.url(), open_timeout=PATIENCE)
             release(file)
-            assert (await within(ws.closed)).code == 1001
+            assert (await within(ws.closed, PATIENCE)).code == 1001
         status, log = await asyncio.to_thread(program.finish, None)
     assert status == 0
     assert "drained 1 connection" in log

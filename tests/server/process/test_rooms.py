@@ -109,9 +109,9 @@ async def test_a_rolling_restart_under_load_loses_and_repeats_no_publication(tmp
         served.logged("the new workers are ready")
         async with asyncio.timeout(PATIENCE):
             await publishing
-        async with endwell.connect(served.url("/publish")) as ws:
+        async with endwell.connect(served.url("/publish"), open_timeout=PATIENCE) as ws:
             await ws.send("last")
-            last = int(await within(ws.recv()))
+            last = int(await within(ws.recv(), PATIENCE))
         await eventually(lambda: all(member.messages[-1:] == ["last"] for member in members))
         witness = Member(served.url(f"/room?since={start}"))
         witness.position = None
@@ -150,8 +150,8 @@ async def test_the_members_of_a_worker_that_crashes_have_left_and_the_others_are
             while "k0" not in (await ws.recv()).split():
                 await ws.send("")
         os.kill(killed, signal.SIGKILL)
-        assert (await within(gone.closed)).code == 1006
-        while await within(kept.recv()) != "left k0":
+        assert (await within(gone.closed, PATIENCE)).code == 1006
+        while await within(kept.recv(), PATIENCE) != "left k0":
             pass
         status, _ = await asyncio.to_thread(served.finish)
     assert status == 0

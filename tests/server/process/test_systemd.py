@@ -160,7 +160,7 @@ async def test_a_restart_with_systemd_sockets_refuses_no_connection(workers, tmp
         program.logged("stopping: ", 1 if workers is None else 2)
         # The request arrives while the old process stops, and waits for the new one.
         late = asyncio.create_task(connect(listening))
-        ending = await within(first.closed)
+        ending = await within(first.closed, PATIENCE)
         assert (await asyncio.to_thread(program.finish, None))[0] == 0
         assert not late.done()
     assert ending.received == endwell.Close(1001, "server stopping; retry 0-1s")

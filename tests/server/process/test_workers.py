@@ -32,7 +32,7 @@ def process_exists(process):
 
 async def ended(*connections):
     """The endings of the connections."""
-    return [await within(ws.closed) for ws in connections]
+    return [await within(ws.closed, PATIENCE) for ws in connections]
 
 
 async def connect_to_both_workers(program, path="/"):
@@ -151,7 +151,7 @@ async def test_ctrl_c_to_the_process_group_stops_once(tmp_path):
 
 async def test_a_second_signal_ends_all_workers_at_once(tmp_path):
     with running(write(tmp_path, workers=1, deadline=3600.0)) as program:
-        connections = [await endwell.connect(program.url("/stuck")) for _ in range(4)]
+        connections = [await endwell.connect(program.url("/stuck"), open_timeout=PATIENCE) for _ in range(4)]
         program.send(signal.SIGTERM)
         program.logged("stopping: 4 connections")
         status, log = await asyncio.to_thread(program.finish)  # long before the deadline
@@ -169,7 +169,7 @@ async def test_a_crashed_worker_is_replaced_and_others_keep_their_connections(tm
             rf"ERROR worker [12] \(process {killed}\) was killed by SIGKILL; a new worker starts now"
         )
         await kept.send("hello")
-        assert await within(kept.recv()) == "hello"
+        assert await within(kept.recv(), PATIENCE) == "hello"
         assert stays in (new := await connect_to_both_workers(program))
         assert killed not in new
         status, log = await asyncio.to_thread(program.finish)
@@ -224,7 +224,7 @@ async def test_a_restart_loads_new_code_and_a_failed_one_keeps_old_workers(tmp_p
         )
         for ws in connections.values():
             await ws.send("hello")
-            assert await within(ws.recv()) == "hello"
+            assert await within(ws.recv(), PATIENCE) == "hello"
         assert set(await connect_to_both_workers(program)) == set(connections)
         write(tmp_path, **{'"old"': '"new"'})
         program.send(signal.SIGHUP)
@@ -252,7 +252,7 @@ async def test_workers_drain_and_release_the_port_when_the_supervisor_dies(tmp_p
 
 async def test_a_worker_with_a_blocked_loop_logs_where_and_is_killed(tmp_path):
     with running(write(tmp_path, workers=1, deadline=0.5)) as program:
-        ws = await endwell.connect(program.url("/blocked"))
+        ws = await endwell.connect(program.url("/blocked"), open_timeout=PATIENCE)
         await asyncio.to_thread(program.logged, "blocks")
         status, log = await asyncio.to_thread(program.finish)
         assert (await ended(ws))[0].code == 1006
@@ -282,7 +282,7 @@ async def test_listen_false_releases_the_port_during_the_drain_of_workers(tmp_pa
     # No limit of the drain expires before the test has observed it.
     file = write(tmp_path, workers=1, deadline=3600.0, **{"window=": "listen=False, window="})
     with running(file) as program:
-        port, ws = program.port, await endwell.connect(program.url("/held"))
+        port, ws = program.port, await endwell.connect(program.url("/held"), open_timeout=PATIENCE)
         program.send(signal.SIGTERM)
 
         def refused():
