@@ -2,7 +2,11 @@ from __future__ import annotations
 
 import pytest
 
+from tests.rooms.patience import patient
+
 from .server import NatsServer
+
+__all__ = ["nats", "patient"]
 
 
 @pytest.fixture

@@ -3,8 +3,11 @@ from __future__ import annotations
 import pytest
 
 from endwell.rooms import returning
+from tests.rooms.patience import patient
 
 from .server import RedisServer
+
+__all__ = ["patient", "redis", "refused"]
 
 
 @pytest.fixture

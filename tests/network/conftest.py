@@ -1,0 +1,5 @@
+from __future__ import annotations
+
+from tests.rooms.patience import patient
+
+__all__ = ["patient"]

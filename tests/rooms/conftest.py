@@ -1,0 +1,5 @@
+from __future__ import annotations
+
+from .patience import patient
+
+__all__ = ["patient"]

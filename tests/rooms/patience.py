@@ -1,0 +1,16 @@
+"""A busy machine is not a bus that is away."""
+
+from __future__ import annotations
+
+import pytest
+
+from endwell.rooms import returning
+from tests.raw import BOUND
+
+__all__ = ["patient"]
+
+
+@pytest.fixture(autouse=True)
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Calls wait for the server of a bus as long as a test does. A test of the limit sets its own."""
+    monkeypatch.setattr(returning, "WAIT_TIME", 2 * BOUND)
