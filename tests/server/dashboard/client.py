@@ -10,6 +10,7 @@ from typing import Any
 import endwell
 from endwell.server.dashboard.feed import SUBPROTOCOL
 from tests.pair import within
+from tests.raw import BOUND
 
 __all__ = ["Client", "feed", "url"]
 
@@ -19,10 +20,11 @@ def url(server: endwell.Server, path: str = "/_endwell/feed", *, secure: bool = 
 
 
 class Client:
-    """One feed."""
+    """One feed. ``patience`` bounds the wait for an answer, in seconds."""
 
-    def __init__(self, ws: endwell.WebSocket) -> None:
+    def __init__(self, ws: endwell.WebSocket, patience: float = BOUND) -> None:
         self.ws = ws
+        self._patience = patience
         self._id = 0
 
     async def ask(self, name: str, **fields: Any) -> dict[str, Any]:
@@ -40,7 +42,7 @@ class Client:
         return answer
 
     async def receive(self) -> dict[str, Any]:
-        answer: dict[str, Any] = json.loads(await within(self.ws.recv()))
+        answer: dict[str, Any] = json.loads(await within(self.ws.recv(), self._patience))
         return answer
 
     async def summary(self, every: float = 0.5) -> dict[str, Any]:

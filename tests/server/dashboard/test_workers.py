@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
 import endwell
@@ -9,6 +11,7 @@ from endwell import Close
 from endwell.errors import BusUnavailable
 from endwell.server.dashboard import workers
 from tests.pair import until, within
+from tests.raw import BOUND
 from tests.rooms.house import BETWEEN, house
 
 from .client import feed, url
@@ -120,10 +123,13 @@ async def test_a_process_that_does_not_answer_is_missing(bus, monkeypatch):
         # The process is stopped or blocked: it hears, and does not answer.
         monkeypatch.setattr(made.servers[2]._dashboard._workers, "_asked", lambda message: None)
         async with feed(made.servers[0]) as client:
-            summary = await client.summary()
-            assert (summary["missing_workers"], len(summary["workers"])) == (1, 2)
-            page = await client.ask("list")
-            assert (page["missing_workers"], page["total"]) == (1, 1)
+            # The answer of another process may be late on a busy machine.
+            async with asyncio.timeout(BOUND):
+                while (summary := await client.summary())["missing_workers"] != 1:
+                    pass
+                while (page := await client.ask("list"))["missing_workers"] != 1:
+                    pass
+            assert (len(summary["workers"]), page["total"]) == (2, 1)
             silent = made.servers[2]._dashboard._knowledge.worker
             for name in (silent, "deadbeef"):
                 answer = await client.ask("connection", connection=f"{name}:1")
@@ -151,7 +157,8 @@ async def test_while_the_bus_is_away_the_own_process_is_shown(monkeypatch):
         await listening(made)
         made.clients.append(await joined(made.servers[0], "ann"))
         async with feed(made.servers[0]) as client:
-            assert (await client.summary())["missing_workers"] == 0
+            while (await client.summary())["missing_workers"]:
+                pass  # the answer of the other process was late
             for link in made.pump.broker.links:
                 made.pump.end(link)
             while (summary := (await client.receive())["summary"])["bus"]["connected"]:
