@@ -13,6 +13,9 @@ __all__ = ["RedisCluster", "shared_cluster"]
 
 PRIMARIES = 3
 SLOTS = 16384
+#: Milliseconds after which the others take a node for dead that does not answer: it may be one of a busy machine, or
+#: one that does not come back.
+PATIENT, SOON = "15000", "2000"
 
 
 class RedisCluster:
@@ -24,11 +27,9 @@ class RedisCluster:
 
     def __init__(self, *, replica: bool = False) -> None:
         self.nodes = [RedisServer() for _ in range(PRIMARIES + replica)]
-        # After a short one, the others may take a node of a busy machine for dead.
-        timeout = "2000" if replica else "15000"
         for node in self.nodes:
             node.start(
-                *("--cluster-enabled", "yes", "--cluster-node-timeout", timeout),
+                *("--cluster-enabled", "yes", "--cluster-node-timeout", PATIENT),
                 *("--cluster-config-file", f"nodes-{node.port}.conf"),
                 *("--cluster-replica-validity-factor", "0"),
             )
@@ -67,6 +68,12 @@ class RedisCluster:
         known = [node.ask("CLUSTER", "NODES") for node in self.nodes]
         up = b"master_link_status:up" in self.nodes[-1].ask("INFO", "replication")
         return up and all(b"slave" in each for each in known)
+
+    def notice(self) -> None:
+        """Make the others notice soon that a node was killed. Call it after its end."""
+        for node in self.nodes:
+            if node.process is not None:
+                assert node.ask("CONFIG", "SET", "cluster-node-timeout", SOON) == b"+OK"
 
     def first_owner(self, slot: int) -> RedisServer:
         """The primary that owns a slot at the start."""

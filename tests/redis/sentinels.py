@@ -15,6 +15,10 @@ from .server import START_TIME, RedisServer, ask
 
 __all__ = ["Sentinels"]
 
+#: Milliseconds after which the Sentinels take a server for dead that does not answer: it may be one of a busy machine,
+#: or one that does not come back.
+NEVER, SOON = 3_600_000, 500
+
 
 class Sentinels:
     """Three Sentinels, of which two decide, and two servers."""
@@ -35,7 +39,7 @@ class Sentinels:
             settings.write_text(
                 f"port {port}\nbind 127.0.0.1\ndir {self._folder.name}\n"
                 f"sentinel monitor main 127.0.0.1 {self.servers[0].port} 2\n"
-                "sentinel down-after-milliseconds main 500\nsentinel failover-timeout main 3000\n"
+                f"sentinel down-after-milliseconds main {NEVER}\nsentinel failover-timeout main 3000\n"
             )
             self._processes.append(
                 subprocess.Popen([program, str(settings), "--logfile", str(settings.with_suffix(".log"))])
@@ -68,6 +72,13 @@ class Sentinels:
         """Whether all Sentinels name this server, and know its replica."""
         text = b"status=ok,address=127.0.0.1:%d" % server.port
         return all(text in self._known(port) for port in self.ports)
+
+    def notice(self) -> None:
+        """Make the Sentinels notice soon that the primary does not answer. Call it after its end."""
+        for port in self.ports:
+            assert (
+                ask("127.0.0.1", port, "SENTINEL", "SET", "main", "down-after-milliseconds", SOON) == b"+OK"
+            )
 
     def fail_over(self) -> None:
         """Make the replica the primary, in an orderly way."""

@@ -167,6 +167,7 @@ async def test_when_a_primary_is_killed_its_replica_takes_over_and_only_its_room
         await until(lambda: all("before" in each.seen[room] for each in witnesses for room in ROOMS))
         await until(lambda: all_copied(replica, buses[0], affected))
         first.kill()
+        cluster.notice()
         await publish(buses[1], "after")
         await until(lambda: all("after" in each.seen[room] for each in witnesses for room in ROOMS))
         check_only(witnesses, affected)
@@ -351,7 +352,7 @@ async def test_no_fault_of_a_cluster_loses_or_repeats_a_publication_silently(clu
         "a slot moves": lambda: move(cluster, moved, nodes[0]),
         "an orderly failover": lambda: nodes[-1].ask("CLUSTER", "FAILOVER"),
         "a crash with its data": lambda: crash(owner, data=True),
-        "a crash of the primary that has a replica": nodes[-1].kill,
+        "a crash of the primary that has a replica": lambda: (nodes[-1].kill(), cluster.notice()),
     }
     await witnesses.start()
     for name, fault in faults.items():

@@ -52,10 +52,15 @@ class Servers:
 class Promoted(Servers):
     """A primary that does not come back: its replica takes over."""
 
+    def __init__(self, sentinels):
+        super().__init__(sentinels.url, sentinels.servers)
+        self.sentinels = sentinels
+
     @contextmanager
     def away(self, how):
         primary, _ = self.nodes
         primary.pause() if how == "stopped" else primary.kill()
+        self.sentinels.notice()
         yield
 
 
@@ -67,7 +72,7 @@ def servers(request):
         place = Servers(made.url, [made])
     elif request.param == "sentinels":
         made = Sentinels()
-        place = Promoted(made.url, made.servers)
+        place = Promoted(made)
     else:
         made = RedisCluster()
         place = Servers(made.url, made.nodes)

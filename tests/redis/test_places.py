@@ -11,6 +11,7 @@ import trustme
 from endwell.errors import BusUnavailable
 from endwell.rooms import Gap, History
 from endwell.rooms.redis import RedisBus, link
+from tests.cli.process import PATIENCE
 from tests.pair import until, within
 from tests.ports import free_port
 from tests.raw import BOUND
@@ -132,13 +133,15 @@ async def test_the_sentinels_say_which_server_is_the_primary(sentinels, caplog, 
         before = (await made.room(0).publish("before")).position
         if crash:
             first.kill()
+            sentinels.notice()
         else:
             sentinels.fail_over()
         receipt = None
-        while receipt is None or receipt.position.epoch == before.epoch:
-            # For as long as the old primary serves, it is told nothing else.
-            with suppress(BusUnavailable):
-                receipt = await within(made.room(1).publish("after"))
+        async with asyncio.timeout(PATIENCE):
+            while receipt is None or receipt.position.epoch == before.epoch:
+                # For as long as the old primary serves, it is told nothing else.
+                with suppress(BusUnavailable):
+                    receipt = await made.room(1).publish("after")
         await until(lambda: len(gaps) == 3)
         assert gaps == [Gap(None, 0)] * 3
         await until(lambda: sentinels.agree_on(second))
