@@ -126,8 +126,11 @@ async def processes(count, url, limit=None, **options):
         yield made, found
 
 
-async def outlast(servers, how, first, *others, meanwhile=None):
-    """Redis is away for longer than a lease, and comes back. So does one process, some time before the others."""
+async def outlast(servers, how, first, *others, before=None, meanwhile=None):
+    """Redis is away for longer than a lease, and comes back. So does one process, some time before the others.
+
+    ``before`` is called just before Redis is away, and ``meanwhile`` while it is.
+    """
     everybody = (first, *others)
     # A renewal that a stopped server has received already would be done when it goes on.
     interval, presence.RENEW_INTERVAL = presence.RENEW_INTERVAL, 1000.0
@@ -135,6 +138,8 @@ async def outlast(servers, how, first, *others, meanwhile=None):
     presence.RENEW_INTERVAL = interval
     for each in everybody:
         each.may_connect.clear()
+    if before is not None:
+        await before()
     with servers.away(how):
         await until(lambda: not any(each.bus.is_connected for each in everybody))
         if meanwhile is not None:
@@ -176,17 +181,20 @@ async def test_no_key_leaves_though_no_process_could_renew_its_lease(servers, ho
 
 @HOW
 async def test_a_key_whose_grace_ends_while_redis_is_away_may_return_in_another_process(servers, how):
-    async with processes(2, servers.url, grace=1.0) as (made, (first, second)):
+    # Less than the time for which Redis is away.
+    async with processes(2, servers.url, grace=LEASE_TIME) as (made, (first, second)):
         ws, _ = await made.joined(0, key="ada")
         await made.joined(1, key="bob")
         await until(lambda: len(made.events) == 2)
-        await ws.close(1001)
-        await until(lambda: not made.room(0).members)
+
+        async def leave():
+            await ws.close(1001)
+            await until(lambda: any("ada" in each._presence._graces.get("a", ()) for each in first.parts))
 
         async def return_in_the_other_one():
             await made.joined(1, key="ada")
 
-        await outlast(servers, how, first, second, meanwhile=return_in_the_other_one)
+        await outlast(servers, how, first, second, before=leave, meanwhile=return_in_the_other_one)
         assert await keys_in(made.room(0)) == {"ada", "bob"}
         await second.renews(5)
         await second.bus.flush()
