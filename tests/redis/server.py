@@ -57,10 +57,11 @@ class RedisServer:
         self.arguments = arguments
         # Otherwise a node of a cluster also takes the port whose number is higher by 10,000.
         bus = ("--cluster-port", str(self.bus_port)) if "--cluster-enabled" in arguments else ()
+        # What was written before a reply outlives the process without fsync(), for which a busy disk would need seconds.
         self.process = subprocess.Popen(
             [
                 *(*self._command, "--port", str(self.port), "--bind", self._host, "--save", ""),
-                *("--appendonly", "yes", "--appendfsync", "always", "--dir", self._folder.name),
+                *("--appendonly", "yes", "--appendfsync", "no", "--dir", self._folder.name),
                 *("--logfile", str(Path(self._folder.name, "log")), "--loglevel", "warning"),
                 *("--protected-mode", "no", "--repl-diskless-sync-delay", "0", *bus, *arguments),
             ]
