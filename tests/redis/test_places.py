@@ -16,6 +16,7 @@ from tests.pair import until, within
 from tests.ports import free_port
 from tests.raw import BOUND
 from tests.rooms.house import house
+from tests.rooms.test_stalls import connects_with_a_busy_loop
 from tests.rooms.witness import Witness
 
 from .sentinels import Sentinels
@@ -176,6 +177,10 @@ async def test_a_process_that_is_connected_to_a_server_of_the_past_leaves_it(sen
         await until(lambda: bus.is_connected)
     finally:
         await bus.stop()
+
+
+async def test_a_process_whose_event_loop_is_busy_finds_the_primary(sentinels):
+    await connects_with_a_busy_loop(sentinels.url)
 
 
 async def test_a_node_of_a_cluster_is_refused_in_plain_words(refused, caplog):

@@ -1,19 +1,50 @@
-"""Processes that stand still while calls wait for the bus."""
+"""Processes that stand still, or whose event loop is busy, while they wait for the bus."""
 
 from __future__ import annotations
 
 import asyncio
 import time
+from contextlib import contextmanager
 
 import pytest
 
 from endwell.rooms import BusUnavailable, returning
-from tests.pair import loop_turns, within
+from endwell.rooms.rooms import make_bus
+from tests.pair import loop_turns, until, within
 
 from .house import BETWEEN, SERVERS, house
+from .witness import Witness
 
 #: The limit of a call in these tests, and a longer stall.
 LIMIT, STALL = 2.5, 3.0
+
+
+@contextmanager
+def busy_loop(seconds):
+    """Each turn of the event loop takes this time, or longer."""
+
+    async def work():
+        while True:
+            time.sleep(seconds)  # noqa: ASYNC251 (handlers that have much to do)
+            await asyncio.sleep(0)
+
+    task = asyncio.get_running_loop().create_task(work())
+    yield
+    task.cancel()
+
+
+async def connects_with_a_busy_loop(url):
+    """The bus connects, though a connection takes more turns than fit into CONNECT_TIME, and a question into a second."""
+    bus = make_bus(url, 1 << 20)
+    with busy_loop(0.1):
+        await bus.start(Witness())
+        await until(lambda: bus.is_connected)
+    await bus.stop()
+
+
+@pytest.mark.parametrize("bus", [each for each in BETWEEN if each in SERVERS])
+async def test_a_process_whose_event_loop_is_busy_connects(bus):
+    await connects_with_a_busy_loop(SERVERS[bus]().url)
 
 
 @pytest.mark.parametrize("bus", [each for each in BETWEEN if each in SERVERS])

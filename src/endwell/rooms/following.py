@@ -15,8 +15,8 @@ from .arrivals import Arrivals
 from .bus import Bus, Receiver
 from .history import Page, page_after
 from .listening import Heard, Listening
-from .overdue import timeout_without_stalls
 from .position import Position, Publication
+from .stalls import timeout_without_stalls
 
 __all__ = ["FollowingBus"]
 

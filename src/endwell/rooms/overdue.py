@@ -1,21 +1,14 @@
-"""How long calls wait for an answer. Time in which this process stood still does not count.
-
-The answer may have arrived meanwhile, and this process has not read it.
-"""
+"""How long calls wait for an answer. Time in which this process stood still does not count: see :mod:`.stalls`."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable
 
 from . import returning
+from .stalls import PARTS
 
-__all__ = ["Overdue", "timeout_without_stalls"]
-
-#: The number of parts in which a limit is waited for. A part that is late, because this process stood still,
-#: counts as one.
-_PARTS = 20
+__all__ = ["Overdue"]
 
 
 class Overdue:
@@ -35,8 +28,8 @@ class Overdue:
         """A call begins to wait. Returns its number."""
         if self._timer is None:
             self._start()
-            return self._now + _PARTS
-        return self._now + _PARTS + 1  # this part has begun already
+            return self._now + PARTS
+        return self._now + PARTS + 1  # this part has begun already
 
     def stop(self) -> None:
         """No call waits any more."""
@@ -46,33 +39,10 @@ class Overdue:
 
     def _start(self) -> None:
         loop = asyncio.get_running_loop()
-        self._timer = loop.call_later(returning.WAIT_TIME / _PARTS, self._tick)
+        self._timer = loop.call_later(returning.WAIT_TIME / PARTS, self._tick)
 
     def _tick(self) -> None:
         self._timer = None
         self._now += 1
         if self._expire(self._now):
             self._start()
-
-
-@asynccontextmanager
-async def timeout_without_stalls(seconds: float) -> AsyncIterator[None]:
-    """Like ``asyncio.timeout(seconds)``, for the time in which this process runs."""
-    loop = asyncio.get_running_loop()
-    left = _PARTS
-    timer: asyncio.TimerHandle | None = None
-
-    def tick() -> None:
-        nonlocal left, timer
-        left -= 1
-        if left:
-            timer = loop.call_later(seconds / _PARTS, tick)
-        else:
-            limit.reschedule(loop.time())
-
-    async with asyncio.timeout(None) as limit:
-        timer = loop.call_later(seconds / _PARTS, tick)
-        try:
-            yield
-        finally:
-            timer.cancel()

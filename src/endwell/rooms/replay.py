@@ -9,8 +9,8 @@ from ..aio.broadcast import broadcast
 from ..aio.coroutines import refuse
 from ..errors import BusUnavailable
 from .membership import Membership, queue_staged
-from .overdue import timeout_without_stalls
 from .position import Gap, Position, Publication, Resumed
+from .stalls import timeout_without_stalls
 
 if TYPE_CHECKING:
     from .room import Room

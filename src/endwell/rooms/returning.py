@@ -12,14 +12,18 @@ from abc import ABC, abstractmethod
 from math import inf
 from typing import Any
 
+from .stalls import timeout_without_stalls
+
 __all__ = ["MAX_QUEUE", "WAIT_TIME", "ReturningLink", "abort"]
 
 logger = logging.getLogger("endwell.rooms")
 
 #: Maximum seconds for which a call waits for the server.
 WAIT_TIME = 5.0
-#: Maximum seconds for connecting.
+#: Maximum seconds for connecting, and the minimum number of turns of the event loop: to connect takes some dozen, and
+#: each of them may be long in a busy process.
 CONNECT_TIME = 3.0
+CONNECT_TURNS = 100
 #: Seconds between two canaries: messages that a process publishes, and must hear itself.
 CANARY_INTERVAL = 0.25
 #: Number of canaries in sequence that are not heard, at which the process is deaf: 2 s after the first of them.
@@ -117,7 +121,10 @@ class ReturningLink(ABC):
     async def _open_in_time(self) -> None:
         opening = self._loop.create_task(self._open())
         try:
-            await asyncio.wait([opening], timeout=CONNECT_TIME)
+            async with timeout_without_stalls(CONNECT_TIME, CONNECT_TURNS):
+                await asyncio.wait([opening])
+        except TimeoutError:
+            pass
         finally:
             await end_tasks(opening)
         if opening.cancelled():

@@ -15,7 +15,7 @@ from ...errors import BusUnavailable
 from .. import returning
 from ..overdue import Overdue
 from ..returning import ReturningLink
-from .place import Place, ask
+from .place import Place, ask, ask_all
 from .replies import Replies
 from .script import Script
 from .scripts import PRESENCE, SCRIPTS
@@ -185,10 +185,9 @@ class Link(ReturningLink):
             raise OSError("the two connections have reached different servers")
         self._run_id = run_ids[0]
         await self._check(commands)
-        for script in self._scripts:
-            await ask(commands, "SCRIPT", "LOAD", script.text)
+        load = [("SCRIPT", "LOAD", script.text) for script in self._scripts]
         # Whether this user may run scripts, and use the keys. This one only reads.
-        await ask(commands, "EVALSHA", PRESENCE.sha, 1, f"{self.place.prefix}connections")
+        await ask_all(commands, *load, ("EVALSHA", PRESENCE.sha, 1, f"{self.place.prefix}connections"))
         await ask(listener, f"{self._pubsub}SUBSCRIBE", self._canary)
 
     async def _locate(self) -> tuple[str, int] | None:

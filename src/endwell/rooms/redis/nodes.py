@@ -11,7 +11,8 @@ from redis.exceptions import RedisError
 
 from .. import returning
 from ..returning import end_tasks
-from .place import Place, ask
+from ..stalls import timeout_without_stalls
+from .place import Place, ask_all
 
 __all__ = ["SLOTS", "Nodes"]
 
@@ -23,7 +24,8 @@ ASKED = 3
 ANSWER_TIME = 1.0
 #: Seconds for which the files of certificates are not read again. To read those of the system takes some 50 ms.
 TLS_TIME = 60.0
-#: Seconds for which an answer is used: the partitions of a process look for their nodes at the same time.
+#: Maximum seconds from a question to a call that uses its answer, too: the partitions of a process look for their
+#: nodes at the same time.
 FRESH_TIME = 0.02
 
 Address = tuple[str, int]
@@ -70,10 +72,12 @@ class Nodes:
             OSError: No node answers, or the slot has no owner.
         """
         now = asyncio.get_running_loop().time
+        called = now()
         async with self._lock:
-            if now() - self._asked > FRESH_TIME:
+            if called - self._asked > FRESH_TIME:
+                asked = now()
                 await self._ask_some()
-                self._asked = now()
+                self._asked = asked
         for first, last, address in self._ranges:
             if first <= slot <= last:
                 return address
@@ -98,12 +102,12 @@ class Nodes:
         """What a node says, or why it says nothing."""
         connection = self.connection(address)
         try:
-            async with asyncio.timeout(ANSWER_TIME):
+            async with timeout_without_stalls(ANSWER_TIME):
                 await connection.connect()
                 # A node that is separated from the others has an old map, and says so here after some time.
-                if b"cluster_state:ok" not in await ask(connection, "CLUSTER", "INFO"):
+                info, ranges = await ask_all(connection, ("CLUSTER", "INFO"), ("CLUSTER", "SLOTS"))
+                if b"cluster_state:ok" not in info:
                     return f"{address[0]}:{address[1]} says that the cluster is down"
-                ranges = await ask(connection, "CLUSTER", "SLOTS")
         except (RedisError, OSError, EOFError, TimeoutError) as error:
             return str(error) or f"{address[0]}:{address[1]} does not answer"
         finally:

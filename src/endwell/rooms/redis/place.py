@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
@@ -9,7 +10,7 @@ from redis.asyncio.connection import Connection, parse_url
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
-__all__ = ["Place", "ask"]
+__all__ = ["Place", "ask", "ask_all"]
 
 SENTINEL_PORT = 26379
 
@@ -122,5 +123,11 @@ class Place(NamedTuple):
 
 async def ask(connection: Any, *words: Any) -> Any:
     """The reply to a command, before :class:`~endwell.rooms.redis.replies.Replies` reads the connection."""
-    await connection.send_command(*words, check_health=False)
-    return await connection.read_response(disable_decoding=True)
+    (reply,) = await ask_all(connection, words)
+    return reply
+
+
+async def ask_all(connection: Any, *commands: Sequence[Any]) -> list[Any]:
+    """The replies to commands that are sent together: they take one round trip. Raises the first error."""
+    await connection.send_packed_command(connection.pack_commands(commands), check_health=False)
+    return [await connection.read_response(disable_decoding=True) for _ in commands]

@@ -8,6 +8,7 @@ from typing import Any
 
 from redis.exceptions import RedisError
 
+from ..stalls import timeout_without_stalls
 from .place import Place, ask
 
 __all__ = ["WATCH_INTERVAL", "primary"]
@@ -42,7 +43,7 @@ async def primary(place: Place) -> tuple[str, int] | None:
 async def _ask(sentinel: Place, service: str) -> tuple[str, int] | str:
     connection: Any = sentinel.connection()
     try:
-        async with asyncio.timeout(ANSWER_TIME):
+        async with timeout_without_stalls(ANSWER_TIME):
             await connection.connect()
             reply = await ask(connection, "SENTINEL", "GET-MASTER-ADDR-BY-NAME", service)
     except (RedisError, OSError, EOFError, TimeoutError) as error:
