@@ -30,7 +30,7 @@ def ask(host: str, port: int, *words: Any) -> bytes:
         sock.sendall(b"*%d\r\n" % len(octets) + b"".join(b"$%d\r\n%s\r\n" % (len(o), o) for o in octets))
         reply = sock.makefile("rb")
         first = reply.readline().strip()
-        return reply.read(int(first[1:])) if first.startswith(b"$") else first
+        return reply.read(int(first[1:])) if first.startswith(b"$") and first != b"$-1" else first
 
 
 class RedisServer:

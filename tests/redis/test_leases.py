@@ -104,6 +104,8 @@ class Process:
         async def renew_later():
             await self.may_renew.wait()
             await renew()
+            if (mending := part._presence._mending) is not None:
+                await asyncio.wait([mending])
             self.renewals[number] += 1
 
         part._link._open, part._presence._renew = connect_later, renew_later
@@ -314,20 +316,20 @@ async def test_a_process_that_renews_its_lease_while_it_is_being_removed_was_nev
         await made.joined(1, key="bob")
         await until(lambda: len(made.events) == 2)
         link, tried = first.bus._link, []
-        call, bury_in = link.call, first.bus._presence._bury_in
+        call, take_over = link.call, first.bus._presence._take_over
 
         def note(script, *arguments, **options):
             if script is BURY:
                 tried.append(arguments)
             return call(script, *arguments, **options)
 
-        async def late(room, process, lives):
+        async def late(process, rooms):
             if process != first.bus._process:
                 second.may_renew.set()
                 await second.renews(1)
-            return await bury_in(room, process, lives)
+            return await take_over(process, rooms)
 
-        link.call, first.bus._presence._bury_in = note, late
+        link.call, first.bus._presence._take_over = note, late
         second.may_renew.clear()
         await until(lambda: tried)
         await first.renews(5)

@@ -111,6 +111,10 @@ class Link(ReturningLink):
         """The members of a set."""
         return [each.decode() for each in await self._call(None, (), ("SMEMBERS", key), 0)]
 
+    async def some_members(self, key: str, number: int) -> list[str]:
+        """Some members of a set, chosen at random."""
+        return [each.decode() for each in await self._call(None, (), ("SRANDMEMBER", key, number), 0)]
+
     def _call(
         self, script: Script | None, keys: Sequence[str], arguments: Sequence[Any], size: int
     ) -> asyncio.Future[Reply]:

@@ -6,8 +6,9 @@ import asyncio
 import json
 import logging
 from collections import defaultdict
+from collections.abc import Awaitable, Iterable, Iterator
 from functools import partial
-from itertools import count
+from itertools import count, islice
 from typing import Any, NamedTuple
 
 from ...errors import BusUnavailable
@@ -29,6 +30,9 @@ LEASE_TIME = 10.0
 RENEW_INTERVAL = 2.0
 #: Seconds until a grace is ended again, if Redis was away.
 RETRY_INTERVAL = 1.0
+#: Number of calls in progress while the rooms of a process are restored or buried. A renewal of the lease waits for
+#: them at most.
+BATCH = 100
 
 
 class Entry(NamedTuple):
@@ -54,6 +58,17 @@ def lease_times() -> tuple[int, int]:
     return round(LEASE_TIME * 1000), round(RENEW_INTERVAL * 1000)
 
 
+def _pairs(items: list[Any]) -> Iterator[tuple[Any, Any]]:
+    return zip(*[iter(items)] * 2, strict=True)
+
+
+async def _in_batches(calls: Iterable[Awaitable[Any]]) -> None:
+    """Await calls. Each of them begins when the iterator yields it."""
+    calls = iter(calls)
+    while batch := [*islice(calls, BATCH)]:
+        await asyncio.gather(*batch)
+
+
 class Presence:
     """Keeps the connections of this process in Redis, and removes those of processes that have ended."""
 
@@ -75,6 +90,10 @@ class Presence:
         self._told: set[tuple[str, str]] = set()
         #: Whether a call has failed, so that Redis may not have what this process has.
         self._differs = True
+        #: The processes whose leases had ended at the last renewal.
+        self._dead: list[str] = []
+        #: Restores what Redis has lost, and buries the dead.
+        self._mending: asyncio.Task[None] | None = None
         #: What Redis had when others removed the connections of this process last.
         self._buried: bytes | None = None
         self._stopped = False
@@ -123,7 +142,7 @@ class Presence:
         async def read(after: Any) -> tuple[list[Present], Any]:
             run_id, cursor, reply = await self._link.call(PRESENCE, [self._hash(room)], *(after or ("", 0)))
             part = []
-            for key, value in zip(*[iter(reply)] * 2, strict=True):
+            for key, value in _pairs(reply):
                 entry = json.loads(value)
                 if "g" not in entry:
                     part.append(Present(key.decode(), json.loads(entry["i"]), entry["n"]))
@@ -133,27 +152,35 @@ class Presence:
         present = await read_parts(read)
         return sorted(present, key=lambda each: orders[each.key])
 
-    def _enter(self, room: str, connection: int, entry: Entry) -> None:
+    def _enter(self, room: str, connection: int, entry: Entry) -> asyncio.Future[Any]:
         keys = [self._hash(room), self._name("rooms", self._process)]
         info, grace = json.dumps(entry.info), round(entry.grace * 1000)
-        arguments = connection, entry.key, info, grace, room, self._untold.get((room, connection), "")
+        token = self._untold.get((room, connection), "")
+        arguments = connection, entry.key, info, grace, room, token
         reply = self._link.call(ENTER, keys, self._process, *arguments)
-        reply.add_done_callback(partial(self._has_entered, room, connection, entry))
+        reply.add_done_callback(partial(self._has_entered, room, connection, entry, token))
+        return reply
 
-    def _leave(self, room: str, connection: int, entry: Entry, grace: float) -> None:
+    def _leave(self, room: str, connection: int, entry: Entry, grace: float) -> asyncio.Future[Any]:
         keys, token = [self._hash(room), self._clock], self._untold.get((room, connection), "")
         arguments = connection, round(grace * 1000), entry.key, token, *lease_times()
         reply = self._link.call(LEAVE, keys, self._process, *arguments)
         began = self._loop.time()
         reply.add_done_callback(partial(self._has_left, room, connection, entry, grace, began))
+        return reply
 
-    def _has_entered(self, room: str, connection: int, entry: Entry, reply: asyncio.Future[Any]) -> None:
+    def _has_entered(
+        self, room: str, connection: int, entry: Entry, token: int | str, reply: asyncio.Future[Any]
+    ) -> None:
         # Without a reply, `_restore` repeats the call when Redis is back.
         if reply.cancelled() or reply.exception() is not None:
             self._differs = True
             return
-        if self._untold.pop((room, connection), None) is not None and reply.result():
-            self._receiver.came(room, Present(entry.key, entry.info, 1))
+        # The token is another one if this process has learned meanwhile that it was removed.
+        if self._untold.get((room, connection)) == token:
+            del self._untold[room, connection]
+            if reply.result():
+                self._receiver.came(room, Present(entry.key, entry.info, 1))
 
     def _has_left(
         self, room: str, connection: int, entry: Entry, grace: float, began: float, reply: asyncio.Future[Any]
@@ -238,15 +265,21 @@ class Presence:
     async def run(self) -> None:
         """Renew the lease, and bury the processes that have not renewed theirs. Runs while connected."""
         self._differs = True
-        while True:
-            try:
-                await self._renew()
-            except BusUnavailable:
-                self._differs = True
-            except Exception:
-                self._differs = True
-                logger.exception("renewing the presence of this process failed")
-            await asyncio.sleep(RENEW_INTERVAL)
+        try:
+            while True:
+                await self._try(self._renew())
+                await asyncio.sleep(RENEW_INTERVAL)
+        finally:
+            self._end_mending()
+
+    async def _try(self, work: Awaitable[None]) -> None:
+        try:
+            await work
+        except BusUnavailable:
+            self._differs = True
+        except Exception:
+            self._differs = True
+            logger.exception("renewing the presence of this process failed")
 
     async def _renew(self) -> None:
         keys, times = self._lease_keys, lease_times()
@@ -255,11 +288,22 @@ class Presence:
             self._buried = buried
             self._announce_all()
             self._differs = True
-        if self._differs or not known:
+        self._differs |= not known
+        self._dead = [each.decode() for each in dead]
+        # It may take longer than a lease, so it does not delay the next renewal.
+        if (self._differs or dead) and (self._mending is None or self._mending.done()):
+            self._mending = self._loop.create_task(self._try(self._mend()))
+
+    async def _mend(self) -> None:
+        if self._differs:
             self._differs = False
             await self._restore()
-        for process in dead:
-            await self._bury(process.decode())
+        for process in self._dead:
+            await self._bury(process)
+
+    def _end_mending(self) -> None:
+        if self._mending is not None:
+            self._mending.cancel()
 
     def _announce_all(self) -> None:
         """The callbacks are to be told of the connections whose keys have left. Redis knows which."""
@@ -269,35 +313,65 @@ class Presence:
 
     async def _restore(self) -> None:
         """Make Redis have what this process has. After a loss of data, nobody has told that a key has left."""
-        unsure, self._unsure = self._unsure, {}
-        for (room, connection), (entry, grace) in unsure.items():
-            self._leave(room, connection, entry, grace)
-        rooms = await self._link.members(self._name("rooms", self._process))
+        await _in_batches(self._leave_again())
+        await _in_batches(self._enter_again())
         told, found = {*self._told}, set[tuple[str, str]]()
-        for room in {*rooms, *self._rooms}:
-            found |= await self._bury_in(room, self._process, [*self._rooms.get(room, ())]) or set()
-            for connection, entry in [*self._rooms.get(room, {}).items()]:
-                self._enter(room, connection, entry)
+        rooms = iter(await self._link.members(self._name("rooms", self._process)))
+        while batch := [*islice(rooms, BATCH)]:
+            found |= await self._take_over(self._process, batch) or set()
         self._told -= told - found
+
+    def _leave_again(self) -> Iterator[asyncio.Future[Any]]:
+        while self._unsure:
+            room, connection = next(iter(self._unsure))
+            entry, grace = self._unsure.pop((room, connection))
+            yield self._leave(room, connection, entry, grace)
+
+    def _enter_again(self) -> Iterator[asyncio.Future[Any]]:
+        for room in [*self._rooms]:
+            for connection in [*self._rooms.get(room, ())]:
+                # It may have left while others entered.
+                if (entry := self._rooms.get(room, {}).get(connection)) is not None:
+                    yield self._enter(room, connection, entry)
 
     async def _bury(self, process: str) -> None:
         rooms = self._name("rooms", process)
-        for room in await self._link.members(rooms):
-            if await self._bury_in(room, process, []) is None:
+        # Other processes do the same. Rooms at random are mostly others than theirs; those that are done are removed.
+        while batch := await self._link.some_members(rooms, BATCH):
+            if await self._take_over(process, batch) is None:
                 return
         await self._link.call(FORGET, [self._leases, self._clock, rooms], process)
 
-    async def _bury_in(self, room: str, process: str, lives: list[int]) -> set[tuple[str, str]] | None:
+    async def _take_over(self, process: str, rooms: list[str]) -> set[tuple[str, str]] | None:
         """Take over the keys of a process that has ended, or that this process has lost. None if it has not ended."""
+        found = set[tuple[str, str]]()
+        cursors = dict.fromkeys(rooms, b"0")
+        while cursors:
+            calls = [self._bury_in(room, process, cursor) for room, cursor in cursors.items()]
+            for room, reply in zip([*cursors], await asyncio.gather(*calls), strict=True):
+                if reply is None:
+                    return None
+                cursors[room], keys, connections = reply
+                if cursors[room] == b"0":
+                    del cursors[room]
+                for key, ms in _pairs(keys):
+                    found.add((room, key.decode()))
+                    self._set_grace(room, key.decode(), ms / 1000)
+                for number, entry in _pairs(connections):
+                    self._leave_lost(room, int(number), entry.decode())
+        return found
+
+    def _bury_in(self, room: str, process: str, cursor: bytes) -> asyncio.Future[Any]:
         names = [self._name(kind, process) for kind in ("rooms", "buried")]
         keys = [self._hash(room), self._name("rooms", self._process), self._leases, self._clock, *names]
-        reply = await self._link.call(BURY, keys, process, self._process, room, *lives)
-        if reply is None:
-            return None
-        keys_found = [(each.decode(), ms / 1000) for each, ms in zip(*[iter(reply)] * 2, strict=True)]
-        for key, seconds in keys_found:
-            self._set_grace(room, key, seconds)
-        return {(room, key) for key, _ in keys_found}
+        return self._link.call(BURY, keys, process, self._process, room, cursor)
+
+    def _leave_lost(self, room: str, connection: int, found: str) -> None:
+        """Redis has a connection of this process. If it has left, the call has got lost."""
+        if connection not in self._rooms.get(room, ()):
+            ms, _, key = found.partition(":")
+            grace = int(ms) / 1000
+            self._leave(room, connection, Entry(key, {}, grace), grace)
 
     async def stop(self) -> None:
         """End the lease. Other processes end the graces that have begun."""

@@ -263,54 +263,63 @@ return 1
 """,
 )
 
-#: Remove the connections of a process that has ended, except those that are listed. Its keys without a connection
-#: belong to this process then. Returns these keys, each followed by the milliseconds until it leaves; nil if the
-#: process has renewed its lease. It may come back later, and learns then that its connections were removed.
+#: Go through a part of a room, from a cursor on. Remove the connections of a process that has ended. Its keys without
+#: a connection belong to this process then. A process can also go through a room for itself. Returns the next cursor,
+#: which is 0 at the end; these keys, each followed by the milliseconds until it leaves; and the process's own
+#: connections, each followed by its grace and its key. Returns nil if the process has renewed its lease. It may come
+#: back later, and learns then that its connections were removed.
+#
+# Redis does nothing else meanwhile, and a room may have any number of keys. A small hash has a single part.
 BURY = make_script(
     NOW,
     _PRESENCE,
     LIVES,
     """
 local dead, own, room = ARGV[3], ARGV[4], ARGV[5]
-if dead ~= own then
-  if lives(KEYS[3], KEYS[4], dead) then
-    return false
-  end
-  redis.call('SREM', KEYS[5], room)
-  redis.call('SET', KEYS[6], ARGV[2], 'EX', 86400)
+if dead ~= own and lives(KEYS[3], KEYS[4], dead) then
+  return false
 end
-local stays = {}
-for number = 6, #ARGV do
-  stays[ARGV[number]] = true
+local prefix, left, stays = 'c:' .. dead .. ':', {}, {}
+local function take(key, entry)
+  entry.w = own
+  save(key, entry)
+  left[#left + 1] = key
+  left[#left + 1] = math.max(entry.d - now, 0)
 end
-local prefix, fields, left = 'c:' .. dead .. ':', redis.call('HKEYS', hash), {}
-for _, field in ipairs(fields) do
-  if string.sub(field, 1, #prefix) == prefix and not stays[string.sub(field, #prefix + 1)] then
-    local entry, key, grace = drop(field, dead)
-    if entry then
-      if entry.n == 0 then
-        entry.d = now + grace
-      end
-      save(key, entry)
-    end
-  end
-end
-for _, field in ipairs(fields) do
+local cursor, fields = unpack(redis.call('HSCAN', hash, ARGV[6], 'COUNT', 200))
+for number = 1, #fields, 2 do
+  local field = fields[number]
   if string.sub(field, 1, 2) == 'k:' then
     local key = string.sub(field, 3)
     local entry = load(key)
     if entry and entry.n == 0 and entry.w == dead then
-      entry.w = own
+      take(key, entry)
+    end
+  elseif string.sub(field, 1, #prefix) ~= prefix then
+    -- It is a connection of another process, or the order.
+  elseif dead == own then
+    stays[#stays + 1] = string.sub(field, #prefix + 1)
+    stays[#stays + 1] = fields[number + 1]
+  else
+    local entry, key, grace = drop(field, dead)
+    if entry and entry.n == 0 then
+      entry.d = now + grace
+      take(key, entry)
+    elseif entry then
       save(key, entry)
-      left[#left + 1] = key
-      left[#left + 1] = math.max(entry.d - now, 0)
     end
   end
 end
 if #left > 0 then
   redis.call('SADD', KEYS[2], room)
 end
-return left
+if dead ~= own then
+  redis.call('SET', KEYS[6], ARGV[2], 'EX', 86400)
+  if cursor == '0' then
+    redis.call('SREM', KEYS[5], room)
+  end
+end
+return {cursor, left, stays}
 """,
 )
 
