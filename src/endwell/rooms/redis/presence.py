@@ -266,7 +266,7 @@ class Presence:
         """Renew the lease, and bury the processes that have not renewed theirs. Runs while connected."""
         self._differs = True
         try:
-            while True:
+            while not self._stopped:
                 await self._try(self._renew())
                 await asyncio.sleep(RENEW_INTERVAL)
         finally:
@@ -291,7 +291,8 @@ class Presence:
         self._differs |= not known
         self._dead = [each.decode() for each in dead]
         # It may take longer than a lease, so it does not delay the next renewal.
-        if (self._differs or dead) and (self._mending is None or self._mending.done()):
+        is_mending = self._mending is not None and not self._mending.done()
+        if (self._differs or dead) and not (is_mending or self._stopped):
             self._mending = self._loop.create_task(self._try(self._mend()))
 
     async def _mend(self) -> None:
@@ -374,8 +375,9 @@ class Presence:
             self._leave(room, connection, Entry(key, {}, grace), grace)
 
     async def stop(self) -> None:
-        """End the lease. Other processes end the graces that have begun."""
+        """End the lease, for good. Other processes end the graces that have begun."""
         self._stopped = True
+        self._end_mending()
         for graces in self._graces.values():
             for timer in graces.values():
                 timer.cancel()

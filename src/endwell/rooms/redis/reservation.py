@@ -57,6 +57,7 @@ class Reservation:
             await asyncio.sleep(presence.RENEW_INTERVAL)
 
     async def stop(self) -> None:
-        """Give everything back."""
-        if self._held is not None and self._link.connected:
+        """Give everything back, for good."""
+        held, self._held = self._held, None
+        if held is not None and self._link.connected:
             await self._call(0, 0, self._limit)
