@@ -153,10 +153,9 @@ class Presence:
         return sorted(present, key=lambda each: orders[each.key])
 
     def _enter(self, room: str, connection: int, entry: Entry) -> asyncio.Future[Any]:
-        keys = [self._hash(room), self._name("rooms", self._process)]
+        keys, token = [self._hash(room), *self._lease_keys], self._untold.get((room, connection), "")
         info, grace = json.dumps(entry.info), round(entry.grace * 1000)
-        token = self._untold.get((room, connection), "")
-        arguments = connection, entry.key, info, grace, room, token
+        arguments = connection, entry.key, info, grace, room, token, lease_times()[0], self._buried or ""
         reply = self._link.call(ENTER, keys, self._process, *arguments)
         reply.add_done_callback(partial(self._has_entered, room, connection, entry, token))
         return reply
@@ -176,10 +175,13 @@ class Presence:
         if reply.cancelled() or reply.exception() is not None:
             self._differs = True
             return
+        came, known = reply.result()
+        if not known:
+            self._differs = True
         # The token is another one if this process has learned meanwhile that it was removed.
         if self._untold.get((room, connection)) == token:
             del self._untold[room, connection]
-            if reply.result():
+            if came:
                 self._receiver.came(room, Present(entry.key, entry.info, 1))
 
     def _has_left(

@@ -164,15 +164,26 @@ local function drop(field, process)
 end
 """
 
-#: Add a connection. Returns 1 if its key was not present. Asked again with the same token, it returns the same. The
-#: token is empty if the callbacks know of the connection, and have not been told that its key has left.
+#: Add a connection. Returns 1 if its key was not present, and 1 if this process is known. Asked again with the same
+#: token, it returns the same. The token is empty if the callbacks know of the connection, and have not been told that
+#: its key has left. If others have removed this process meanwhile, it does nothing then.
+#
+# A process that is not known gets a lease: after a loss of data, it may end before it has renewed its own.
 ENTER = make_script(
     NOW,
     _PRESENCE,
     """
 local process, connection, key, info, grace, room = ARGV[3], ARGV[4], ARGV[5], ARGV[6], ARGV[7], ARGV[8]
 local call = ARGV[9] ~= '' and process .. ':' .. ARGV[9]
-redis.call('SADD', KEYS[2], room)
+if not call and (redis.call('GET', KEYS[4]) or ARGV[11]) ~= ARGV[11] then
+  return {0, 0}
+end
+local known = redis.call('ZSCORE', KEYS[2], process) and 1 or 0
+if known == 0 then
+  local clock = tonumber(redis.call('HGET', KEYS[5], 's') or now)
+  redis.call('ZADD', KEYS[2], string.format('%.0f', clock + tonumber(ARGV[10])), process)
+end
+redis.call('SADD', KEYS[3], room)
 local field = 'c:' .. process .. ':' .. connection
 local entry = load(key)
 local came = not entry or entry.g
@@ -184,7 +195,7 @@ if redis.call('HSET', hash, field, grace .. ':' .. key) == 1 or came then
 end
 entry.i, entry.w, entry.d = info, process, 0
 save(key, entry)
-return call and entry.f == call and 1 or 0
+return {call and entry.f == call and 1 or 0, known}
 """,
     grows=True,
 )
