@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from contextlib import asynccontextmanager
 
 import pytest
@@ -99,3 +100,51 @@ async def test_a_process_that_was_removed_while_it_restored_its_rooms_tells_whic
         await until(lambda: first.told.events)
         assert first.told.events == [("joined", "before", "key0")]
         assert len(await second.bus.presence("before")) == 1
+
+
+async def test_a_key_whose_connections_leave_at_once_leaves_though_its_process_ends_in_its_grace(redis):
+    async with processes(redis.url, redis.url) as (first, second):
+        await first.enters(["room"])
+        first.bus.enter("room", 1, "key0", {}, 0.5)
+        await first.bus.flush()
+        for number in (0, 1):
+            first.bus.leave("room", number, "key0", 0.5)
+        await first.bus.flush()
+        await first.bus.flush()
+        first.ends()
+        first.bus._presence._stopped = True
+        await until(lambda: second.told.events)
+        assert second.told.events == [("left", "room", "key0")]
+
+
+async def test_the_graces_of_a_process_that_stops_are_ended_though_another_key_leaves_last(redis):
+    async with processes(redis.url, redis.url) as (first, second):
+        await first.enters(["room"] * 2)
+        redis.pause()
+        first.bus.leave("room", 0, "key0", 0.5)
+        first.bus.leave("room", 1, "key1", 0.0)
+        stopping = asyncio.create_task(first.bus.stop())
+        await asyncio.sleep(0)
+        redis.go_on()
+        await stopping
+        await until(lambda: second.told.events)
+        assert first.told.events == [("left", "room", "key1")]
+        assert second.told.events == [("left", "room", "key0")]
+
+
+async def test_a_connection_that_left_without_redis_is_found_though_another_one_has_left_the_room(redis):
+    async with processes(redis.url, redis.url) as (first, second):
+        await first.enters(["room"])
+        redis.kill()
+        await until(lambda: not first.bus.is_connected)
+        first.bus.leave("room", 0, "key0", 0.0)
+        first.bus.enter("room", 1, "key1", {}, 0.0)
+        first.bus.leave("room", 1, "key1", 0.0)
+        first.link._expire_all()  # it was away for long
+        redis.start()
+        await until(lambda: first.told.events)
+        assert first.told.events == [("left", "room", "key0")]
+        assert await second.bus.presence("room") == []
+        # The room is not forgotten before, and is forgotten then.
+        name = first.presence._name("rooms", first.bus._process)
+        await until(lambda: redis.ask("EXISTS", name) == b":0")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Awaitable, Iterable, Iterator
 from functools import partial
 from itertools import count, islice
@@ -77,6 +77,9 @@ class Presence:
         self._receiver = receiver
         self._process = process
         self._loop = asyncio.get_running_loop()
+        self._leases, self._clock = f"{link.place.prefix}processes", clock_key(link.place)
+        kinds = [self._name(kind, process) for kind in ("rooms", "buried")]
+        self._lease_keys = [self._leases, *kinds, self._clock]
         #: The connections of this process, for each room.
         self._rooms: defaultdict[str, dict[int, Entry]] = defaultdict(dict)
         #: The keys of each room that have no connection any more, and whose grace ends in this process.
@@ -88,8 +91,11 @@ class Presence:
         self._unsure: dict[tuple[str, int], tuple[Entry, float]] = {}
         #: The keys that have left, which the callbacks were told, and Redis has not confirmed yet.
         self._told: set[tuple[str, str]] = set()
+        #: Number of calls in progress in each room after which this process may have a grace to end.
+        self._calls = Counter[str]()
         #: Whether a call has failed, so that Redis may not have what this process has.
         self._differs = True
+        self._restoring = False
         #: The processes whose leases had ended at the last renewal.
         self._dead: list[str] = []
         #: Restores what Redis has lost, and buries the dead.
@@ -105,19 +111,6 @@ class Presence:
 
     def _name(self, kind: str, process: str) -> str:
         return f"{self._link.place.prefix}{kind}:{process}"
-
-    @property
-    def _leases(self) -> str:
-        return f"{self._link.place.prefix}processes"
-
-    @property
-    def _clock(self) -> str:
-        return clock_key(self._link.place)
-
-    @property
-    def _lease_keys(self) -> list[str]:
-        kinds = [self._name(kind, self._process) for kind in ("rooms", "buried")]
-        return [self._leases, *kinds, self._clock]
 
     # -- this process ------------------------------------------------------------------
 
@@ -165,6 +158,7 @@ class Presence:
         arguments = connection, round(grace * 1000), entry.key, token, *lease_times()
         reply = self._link.call(LEAVE, keys, self._process, *arguments)
         began = self._loop.time()
+        self._calls[room] += 1
         reply.add_done_callback(partial(self._has_left, room, connection, entry, grace, began))
         return reply
 
@@ -187,6 +181,7 @@ class Presence:
     def _has_left(
         self, room: str, connection: int, entry: Entry, grace: float, began: float, reply: asyncio.Future[Any]
     ) -> None:
+        self._have_ended([room])
         # Without a reply, `_restore` finds the key when Redis is back.
         if reply.cancelled() or reply.exception() is not None:
             self._differs = True
@@ -257,9 +252,18 @@ class Presence:
         else:
             self._has_gone(room, key, result)
 
+    def _have_ended(self, calls: Iterable[str]) -> None:
+        """Calls in these rooms are not in progress any more."""
+        for room in calls:
+            self._calls[room] -= 1
+            if not self._calls[room]:
+                del self._calls[room]
+
     def _forget(self, room: str) -> None:
         """This process need not be buried in a room in which it has no connection and no grace."""
-        if room not in self._rooms and room not in self._graces:
+        has_any = room in self._rooms or room in self._graces or room in self._calls
+        # Redis may have a connection of which this process does not know any more. `_restore` finds it by the room.
+        if not (has_any or self._differs or self._restoring or self._stopped):
             self._link.send("SREM", self._name("rooms", self._process), room)
 
     # -- leases ----------------------------------------------------------------------------
@@ -299,8 +303,11 @@ class Presence:
 
     async def _mend(self) -> None:
         if self._differs:
-            self._differs = False
-            await self._restore()
+            self._differs, self._restoring = False, True
+            try:
+                await self._restore()
+            finally:
+                self._restoring = False
         for process in self._dead:
             await self._bury(process)
 
@@ -319,10 +326,14 @@ class Presence:
         await _in_batches(self._leave_again())
         await _in_batches(self._enter_again())
         told, found = {*self._told}, set[tuple[str, str]]()
-        rooms = iter(await self._link.members(self._name("rooms", self._process)))
-        while batch := [*islice(rooms, BATCH)]:
+        rooms = await self._link.members(self._name("rooms", self._process))
+        left = iter(rooms)
+        while batch := [*islice(left, BATCH)]:
             found |= await self._take_over(self._process, batch) or set()
         self._told -= told - found
+        self._restoring = False
+        for room in rooms:
+            self._forget(room)
 
     def _leave_again(self) -> Iterator[asyncio.Future[Any]]:
         while self._unsure:
@@ -349,19 +360,23 @@ class Presence:
         """Take over the keys of a process that has ended, or that this process has lost. None if it has not ended."""
         found = set[tuple[str, str]]()
         cursors = dict.fromkeys(rooms, b"0")
-        while cursors:
-            calls = [self._bury_in(room, process, cursor) for room, cursor in cursors.items()]
-            for room, reply in zip([*cursors], await asyncio.gather(*calls), strict=True):
-                if reply is None:
-                    return None
-                cursors[room], keys, connections = reply
-                if cursors[room] == b"0":
-                    del cursors[room]
-                for key, ms in _pairs(keys):
-                    found.add((room, key.decode()))
-                    self._set_grace(room, key.decode(), ms / 1000)
-                for number, entry in _pairs(connections):
-                    self._leave_lost(room, int(number), entry.decode())
+        self._calls.update(rooms)
+        try:
+            while cursors:
+                calls = [self._bury_in(room, process, cursor) for room, cursor in cursors.items()]
+                for room, reply in zip([*cursors], await asyncio.gather(*calls), strict=True):
+                    if reply is None:
+                        return None
+                    cursors[room], keys, connections = reply
+                    if cursors[room] == b"0":
+                        del cursors[room]
+                    for key, ms in _pairs(keys):
+                        found.add((room, key.decode()))
+                        self._set_grace(room, key.decode(), ms / 1000)
+                    for number, entry in _pairs(connections):
+                        self._leave_lost(room, int(number), entry.decode())
+        finally:
+            self._have_ended(rooms)
         return found
 
     def _bury_in(self, room: str, process: str, cursor: bytes) -> asyncio.Future[Any]:
