@@ -10,7 +10,7 @@ import pytest
 
 from endwell.rooms import following, returning
 from endwell.rooms.redis import presence
-from endwell.rooms.redis.scripts import BURY
+from endwell.rooms.redis.scripts import BURY, END
 from tests.pair import until
 from tests.raw import BOUND
 from tests.rooms.house import house
@@ -206,6 +206,28 @@ async def test_a_key_whose_grace_ends_while_redis_is_away_may_return_in_another_
         await made.clients[-1].close(1001)
         await until(lambda: len(made.events) == 3)
         assert made.events[-1] == (1, "left", "a", "ada")
+
+
+async def test_a_key_whose_grace_ends_while_redis_restarts_may_return_in_another_process(redis, monkeypatch):
+    monkeypatch.setattr(presence, "LEASE_TIME", 4 * BOUND)  # the restart is short
+    async with processes(2, redis.url, grace=0.3) as (made, (first, second)):
+        ws, _ = await made.joined(0, key="ada")
+        await made.joined(1, key="bob")
+        await until(lambda: len(made.events) == 2)
+        second.may_connect.clear()
+        await ws.close(1001)
+        await until(lambda: first.bus._presence._graces)
+        redis.kill()
+        await until(lambda: not first.bus.is_connected and not second.bus.is_connected)
+        await made.joined(1, key="ada")
+        await until(lambda: any(each.script is END for each in first.bus._link._queue))
+        redis.start()
+        await first.renews(5)
+        second.may_connect.set()
+        await second.renews(5)
+        await second.bus.flush()
+        assert await keys_in(made.room(1)) == {"ada", "bob"}
+        assert len(made.events) == 2
 
 
 @HOW

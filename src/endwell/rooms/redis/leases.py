@@ -9,20 +9,21 @@ __all__ = ["FORGET", "LEASE", "LIVES", "RESERVE", "RUN_CLOCK"]
 # The clock of the leases. Between two calls, it runs for an interval of renewals at most. So it stands still while
 # Redis does not run or cannot be reached, or all processes stand still. Otherwise, the first process that is back
 # would take all others for dead. A step of the server's clock cannot end leases, or make them last, either. The hash
-# has the server's time of the last call (t), the time of this clock then (s), and until when processes may not have
-# returned (r), by this clock. They have the time of a lease without the two intervals that it has lost at most.
+# has the server's time of the last call (t), its run id (i), the time of this clock then (s), and until when processes
+# may not have returned (r), by this clock. They have the time of a lease without the two intervals that it has lost at
+# most. All of them have to connect again after a restart, and when a replica has taken over, however short that was.
 #: Part of a script, which defines ``run_clock(key, ms, interval)`` with the time of a lease. Returns the time, and the
 #: milliseconds until all processes have returned.
 RUN_CLOCK = """
 local function run_clock(key, ms, interval)
-  local found = redis.call('HMGET', key, 't', 's', 'r')
+  local found = redis.call('HMGET', key, 't', 's', 'r', 'i')
   local gap, clock, back = now - tonumber(found[1] or now), tonumber(found[2] or now), tonumber(found[3] or 0)
   clock = clock + math.max(0, math.min(gap, interval))
-  if gap > 0.3 * ms then
+  if gap > 0.3 * ms or (found[4] or ARGV[1]) ~= ARGV[1] then
     back = clock + ms - 2 * interval
   end
   redis.call('HSET', key, 't', string.format('%.0f', now), 's', string.format('%.0f', clock),
-    'r', string.format('%.0f', back))
+    'r', string.format('%.0f', back), 'i', ARGV[1])
   return clock, math.max(back - clock, 0)
 end
 """
