@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from contextlib import AsyncExitStack, asynccontextmanager
 
 import pytest
@@ -215,3 +216,14 @@ async def test_connections_that_have_left_a_large_room_while_redis_was_away_are_
         await until(lambda: len(first.told.events) == 500)
         assert {*first.told.events} == {("left", "room", f"key{number}") for number in range(0, 1000, 2)}
         assert len(await first.bus.presence("room")) == 500
+
+
+async def test_a_process_that_loses_redis_before_it_has_begun_to_restore_its_rooms_does_it_later(redis):
+    async with processes(redis.url) as (first,):
+        await first.enters(["room"])
+        first.replies.clear()
+        first.presence._differs = True
+        await first.presence._renew()
+        first.presence._end_mending()  # in the same turn of the loop
+        await until(lambda: len(first.results(ENTER)) == 1)
+        gc.collect()

@@ -6,7 +6,7 @@ import asyncio
 import json
 import logging
 from collections import Counter, defaultdict
-from collections.abc import Awaitable, Iterable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from functools import partial
 from itertools import count, islice
 from typing import Any, NamedTuple
@@ -273,14 +273,14 @@ class Presence:
         self._differs = True
         try:
             while not self._stopped:
-                await self._try(self._renew())
+                await self._try(self._renew)
                 await asyncio.sleep(RENEW_INTERVAL)
         finally:
             self._end_mending()
 
-    async def _try(self, work: Awaitable[None]) -> None:
+    async def _try(self, work: Callable[[], Awaitable[None]]) -> None:
         try:
-            await work
+            await work()
         except BusUnavailable:
             self._differs = True
         except Exception:
@@ -299,7 +299,7 @@ class Presence:
         # It may take longer than a lease, so it does not delay the next renewal.
         is_mending = self._mending is not None and not self._mending.done()
         if (self._differs or dead) and not (is_mending or self._stopped):
-            self._mending = self._loop.create_task(self._try(self._mend()))
+            self._mending = self._loop.create_task(self._try(self._mend))
 
     async def _mend(self) -> None:
         if self._differs:
