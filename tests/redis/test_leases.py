@@ -164,20 +164,25 @@ HOW = pytest.mark.parametrize("how", ["stopped", "killed"])
 
 
 @HOW
-async def test_no_key_leaves_though_no_process_could_renew_its_lease(servers, how):
+async def test_no_key_leaves_and_no_place_is_given_twice_though_no_process_could_renew_its_lease(
+    servers, how
+):
     keys = {"ada", "bob", "eve"}
-    async with processes(3, servers.url, grace=0) as (made, (first, *others)):
+    async with processes(3, servers.url, 3, grace=0) as (made, (first, *others)):
         for number, key in enumerate(sorted(keys)):
             await made.joined(number, key=key)
-        await until(lambda: len(made.events) == 3)
+        await until(lambda: len(made.events) == open_at(made) == 3)
         await outlast(servers, how, first, *others)
         assert await keys_in(made.room(0)) == keys
+        assert await attempt(made, 0) == 503
         for number, each in enumerate(others, 1):
             await until(lambda each=each: each.bus.is_connected)
             assert await keys_in(made.room(number)) == keys
         for each in (first, *others):
             await each.renews(5)
         assert await keys_in(made.room(0)) == keys
+        assert await attempt(made, 0) == 503
+        assert open_at(made) == 3
         assert [event for _, event, _, _ in made.events] == ["joined"] * 3
 
 
@@ -228,20 +233,6 @@ async def test_a_key_whose_grace_ends_while_redis_restarts_may_return_in_another
         await second.bus.flush()
         assert await keys_in(made.room(1)) == {"ada", "bob"}
         assert len(made.events) == 2
-
-
-@HOW
-async def test_no_place_is_given_twice_though_no_process_could_renew_its_lease(servers, how):
-    async with processes(3, servers.url, 3) as (made, (first, *others)):
-        for number in range(3):
-            assert (await attempt(made, number)).is_open
-        await until(lambda: open_at(made) == 3)
-        await outlast(servers, how, first, *others)
-        assert await attempt(made, 0) == 503
-        for each in others:
-            await each.renews(5)
-        assert await attempt(made, 0) == 503
-        assert open_at(made) == 3
 
 
 @HOW
