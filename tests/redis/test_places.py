@@ -179,6 +179,34 @@ async def test_a_process_that_is_connected_to_a_server_of_the_past_leaves_it(sen
         await bus.stop()
 
 
+@asynccontextmanager
+async def distant(port, seconds):
+    """A port from which a round trip to the server at ``port`` takes this time."""
+
+    async def pump(reader, writer):
+        with suppress(OSError):
+            while data := await reader.read(1 << 16):
+                asyncio.get_running_loop().call_later(seconds / 2, writer.write, data)
+        writer.close()
+
+    async def relay(reader, writer):
+        its_reader, its_writer = await asyncio.open_connection("127.0.0.1", port)
+        await asyncio.gather(pump(reader, its_writer), pump(its_reader, writer))
+
+    async with await asyncio.start_server(relay, "127.0.0.1", 0) as server:
+        yield server.sockets[0].getsockname()[1]
+
+
+async def test_a_process_connects_to_a_distant_server(redis):
+    # With a round trip for each script, it would take longer than CONNECT_TIME.
+    async with distant(redis.port, 0.2) as port:
+        bus = RedisBus(f"redis://127.0.0.1:{port}/0")
+        await bus.start(Witness())
+        await until(lambda: bus.is_connected)
+        assert (await publish(bus, "x")).sequence == 1
+        await bus.stop()
+
+
 async def test_a_process_whose_event_loop_is_busy_finds_the_primary(sentinels):
     await connects_with_a_busy_loop(sentinels.url)
 
