@@ -6,10 +6,9 @@ import faulthandler
 import logging
 import os
 import threading
-from collections.abc import Callable
 from math import inf
 from queue import Empty, SimpleQueue
-from time import monotonic
+from time import monotonic, sleep
 
 __all__ = ["Watchdog"]
 
@@ -18,6 +17,8 @@ logger = logging.getLogger("endwell.server")
 #: Seconds for the report. Logging may hang, too, because the code that blocks the loop may hold a logging
 #: lock.
 REPORT_TIME = 1.0
+#: Number of parts in which they pass. A part in which this process stands still counts as one.
+PARTS = 10
 
 
 class Watchdog:
@@ -27,43 +28,45 @@ class Watchdog:
     """
 
     def __init__(self) -> None:
-        self._threads = [_Alarm(0.0, _report), _Alarm(REPORT_TIME, lambda: None)]
+        #: Times of the monotonic clock; -inf cancels all. SimpleQueue, because a signal handler may call
+        #: its put() at any time: "put() ... is reentrant".
+        self._due: SimpleQueue[float] = SimpleQueue()
+        #: Whether the report begins; False if all limits are cancelled.
+        self._reports: SimpleQueue[bool] = SimpleQueue()
+        for work in (self._wait, self._bound):
+            threading.Thread(target=work, name="endwell watchdog", daemon=True).start()
 
     def limit(self, seconds: float) -> None:
         """Exit the process in ``seconds``; may be called in a signal handler."""
-        for each in self._threads:
-            each.due.put(monotonic() + seconds)
+        self._due.put(monotonic() + seconds)
 
     def cancel(self) -> None:
         """Cancel all limits and end the threads."""
-        for each in self._threads:
-            each.due.put(-inf)
-
-
-class _Alarm:
-    """A thread that calls ``last`` and exits the process, ``delay`` seconds after the earliest time in ``due``."""
-
-    def __init__(self, delay: float, last: Callable[[], object]) -> None:
-        #: Times of the monotonic clock; -inf ends the thread. SimpleQueue, because a signal handler may call
-        #: its put() at any time: "put() ... is reentrant".
-        self.due: SimpleQueue[float] = SimpleQueue()
-        self._delay = delay
-        self._last = last
-        threading.Thread(target=self._wait, name="endwell watchdog", daemon=True).start()
+        self._due.put(-inf)
 
     def _wait(self) -> None:
+        """Exit after a report at the earliest time."""
         due = inf
-        while (left := due + self._delay - monotonic()) > 0:
+        while (left := due - monotonic()) > 0:
             try:
-                limit = self.due.get(timeout=min(left, threading.TIMEOUT_MAX))
+                limit = self._due.get(timeout=min(left, threading.TIMEOUT_MAX))
             except Empty:
                 continue
             if limit == -inf:
+                self._reports.put(False)
                 return
             due = min(due, limit)
+        self._reports.put(True)
         try:
-            self._last()
+            _report()
         finally:
+            os._exit(1)
+
+    def _bound(self) -> None:
+        """Exit if the report takes too long."""
+        if self._reports.get():
+            for _ in range(PARTS):
+                sleep(REPORT_TIME / PARTS)
             os._exit(1)
 
 
