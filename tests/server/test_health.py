@@ -15,7 +15,7 @@ from endwell.rooms.rooms import use_bus
 from tests.cli.process import PATIENCE
 from tests.pair import within
 from tests.raw import RawPeer
-from tests.server.program import release, running, write
+from tests.server.program import eventually, release, running, write
 
 
 def health(port):
@@ -55,6 +55,7 @@ async def test_a_health_page_gives_only_200_during_a_restart(tmp_path):
                 seen.append(await asyncio.to_thread(health, port))
 
         asking = asyncio.create_task(ask())
+        await eventually(lambda: seen)
         program.send(signal.SIGHUP)
         await asyncio.to_thread(program.logged, "workers exited: 1; drained")
         over.set()
