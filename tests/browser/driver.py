@@ -266,10 +266,9 @@ class Browser:
     async def _connect(self) -> Wire:
         place = urlsplit(self._url)
         sock = socket.create_connection((place.hostname, place.port), PATIENCE)
-        return Wire(
-            await endwell.connect(self._url, sock=sock, max_size=None, ping_interval=None, compression=None),
-            sock,
-        )
+        how = {"max_size": None, "ping_interval": None, "compression": None}
+        # A browser that starts beside other programs may answer late.
+        return Wire(await endwell.connect(self._url, sock=sock, open_timeout=PATIENCE, **how), sock)
 
     async def _enter(self, wire: Wire) -> tuple[Chromium | Firefox, Any]:
         """A new session, and a tab in it."""

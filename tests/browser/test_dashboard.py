@@ -314,7 +314,9 @@ async def test_a_worker_is_drained_and_all_are_restarted(browser: Browser, tmp_p
             await until(lambda: tab.evaluate("!!document.querySelector('.rows')"))
             await show(tab)
             async with AsyncExitStack() as clients:
-                held = await clients.enter_async_context(endwell.connect(served.url("/held")))
+                held = await clients.enter_async_context(
+                    endwell.connect(served.url("/held"), open_timeout=PATIENCE)
+                )
                 shown = Dashboard(endwell.Server(), tab, clients)
 
                 async def names(count: int, but: list[str]) -> list[str]:
