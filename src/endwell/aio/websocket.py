@@ -38,6 +38,7 @@ from .syscalls import monotonic, thread_ident
 __all__ = [
     "WebSocket",
     "add_traffic",
+    "answers_close",
     "begin_close",
     "bytes_sent",
     "close_for",
@@ -710,6 +711,12 @@ def end_delivery(ws: WebSocket, cause: Cause, code: int, reason: str) -> None:
     else:
         core.resume(Pause.DELIVERY)
     begin_close(ws, cause, code, reason)
+
+
+def answers_close(ws: WebSocket) -> bool:
+    """Whether a Close of the peer has come; also one that a late loop has not read yet."""
+    ws._stream.tick()
+    return ws._core.received is not None
 
 
 def say(ws: WebSocket, message: str) -> None:

@@ -18,14 +18,14 @@ import pytest
 
 import endwell
 import endwell.sync
-from endwell import Cause, Close, CloseCode, RetryAdvice
+from endwell import Cause, Close, CloseCode, RetryAdvice, TcpEnd
 from endwell.aio.quiescence import Quiescence
 from endwell.aio.syscalls import monotonic
 from endwell.aio.websocket import begin_close, quiesce
-from endwell.server.drain.timetable import Phase
+from endwell.server.drain.timetable import ANSWER_TIME, Phase
 from tests.cli.process import PATIENCE
 from tests.face import ASYNCIO
-from tests.pair import until
+from tests.pair import idle, until
 from tests.ports import free_port
 from tests.raw import BOUND, PLAIN, PROMPT, RawPeer
 from tests.served import due
@@ -556,6 +556,36 @@ async def drain_with_a_stall(transport, stall):
             report = await draining
     assert events == ["begun", "cleaned up"]
     assert (report.cancelled, report.stuck) == (1, ())
+
+
+async def test_an_answer_that_came_while_the_process_stalled_is_read_before_its_connection_is_aborted(
+    transport, monkeypatch
+):
+    # As if there were more connections than one turn of the loop reads.
+    monkeypatch.setattr("endwell.aio.reactor.EVENTS", 1)
+    for _ in range(10):
+        server = endwell.Server()
+        server.websocket("/")(idle)
+        async with server.serving(ssl=transport.server), contextlib.AsyncExitStack() as stack:
+            peers = [
+                stack.enter_context(await RawPeer.connect(server.port, transport.client)) for _ in range(5)
+            ]
+            began = monotonic()
+            draining = await start_drain(server, deadline=5.0)
+            with contextlib.suppress(AssertionError):  # it was aborted, because the machine stalled
+                assert {(await peer.read_close()).code for peer in peers} == {CloseCode.GOING_AWAY}
+            if monotonic() - began > ANSWER_TIME / 2:
+                continue
+            for peer in peers:
+                peer.send_at_once(peer.close_octets(CloseCode.GOING_AWAY))
+            time.sleep(ANSWER_TIME + 0.5)  # noqa: ASYNC251  (stalls the loop)
+            for peer in peers:
+                assert (await peer.read_to_the_end()).tcp is TcpEnd.FIN
+                peer.fin()
+            report = await draining
+        assert report.endings == {"clean": 5}
+        return
+    raise AssertionError("no attempt was in time")
 
 
 @pytest.mark.virtual_clock

@@ -21,7 +21,7 @@ from typing import Any
 
 from ...aio.opening import Opening
 from ...aio.syscalls import monotonic
-from ...aio.websocket import WebSocket, bytes_sent, end_delivery
+from ...aio.websocket import WebSocket, answers_close, bytes_sent, end_delivery
 from ...ending import Cause, Ending
 from ...errors import ServiceUnavailable
 from ...sync.portal import Portal
@@ -69,7 +69,7 @@ class DrainRun:
         self._handlers = handlers
         self._closings = Closings(self.timetable.busy_time, self._send_close)
         # Connections whose Close was sent. At the given time they are aborted, unless the number of sent
-        # bytes has changed.
+        # bytes has changed, or the answer has come.
         self._closing: deque[tuple[float, WebSocket, int]] = deque()
         self._log_due = self.timetable.begins(Phase.WAIT) + LOG_DELAY
         self._phase = Phase.CLOSE
@@ -229,10 +229,10 @@ class DrainRun:
         while self._closing and self._closing[0][0] <= now:
             _, ws, taken = self._closing.popleft()
             if ws in self._connections:
-                if bytes_sent(ws) == taken:
-                    ws.abort()
-                else:
+                if bytes_sent(ws) != taken or answers_close(ws):
                     self._schedule_abort(ws)
+                else:
+                    ws.abort()
         if self._log_due <= now:
             self._log_due = inf
             self._log_running_handlers()
