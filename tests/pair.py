@@ -190,10 +190,13 @@ def _descriptors() -> set[tuple[str, str]]:
     return {(name, target) for name, target in found if target != os.devnull}
 
 
-def _timers() -> set[asyncio.TimerHandle]:
-    # uvloop does not show its timers.
-    timers = getattr(asyncio.get_running_loop(), "_scheduled", [])
-    return {timer for timer in timers if not timer.cancelled()}
+def _timers() -> set[tuple[object, ...]]:
+    """What is called later. Not the timers themselves: that of a periodic call is another one each time."""
+    loop = asyncio.get_running_loop()
+    # uvloop does not show its timers. Those that are due now, as after a stall, wait among other calls.
+    calls = [*getattr(loop, "_scheduled", ()), *getattr(loop, "_ready", ())]
+    timers = [call for call in calls if isinstance(call, asyncio.TimerHandle)]
+    return {(timer._callback, *map(id, timer._args)) for timer in timers if not timer.cancelled()}
 
 
 async def loop_turns(count: int = 5) -> None:
