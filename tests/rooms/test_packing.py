@@ -49,7 +49,20 @@ def test_an_answer(form, number):
     assert (form.number(frame, 5), form.number(frame, 13)) == (number, MOST - number)
 
 
+def test_a_text_and_a_part(form):
+    class Text(str):
+        __slots__ = ()
+
+    assert form.utf8("é") == form.utf8(Text("é")) == b"\xc3\xa9"
+    assert [form.part(b"frame", *each) for each in ((0, 5), (1, 3), (5, 5))] == [b"frame", b"ra", b""]
+    with pytest.raises(UnicodeEncodeError):
+        form.utf8("\ud800")
+
+
 def test_what_is_too_short_raises(form):
+    for begin, end in ((-1, 2), (2, 1), (4, 6)):
+        with pytest.raises(ValueError, match="too short"):
+            form.part(b"frame", begin, end)
     for at in (1, 8, 9):
         with pytest.raises(ValueError, match="too short"):
             form.number(bytes(8), at)

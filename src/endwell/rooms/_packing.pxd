@@ -5,4 +5,6 @@ cpdef bytes publication(
 cpdef bytes published(
     unsigned long long call, unsigned long long sequence, unsigned int workers, int listens, bytes epoch
 )
+cpdef bytes utf8(text)
+cpdef bytes part(bytes data, Py_ssize_t begin, Py_ssize_t end)
 cpdef unsigned long long number(bytes body, Py_ssize_t at) except? 0

@@ -1,6 +1,7 @@
 """The compiled form of ``packing.py``."""
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from cpython.unicode cimport PyUnicode_AsUTF8String
 from libc.string cimport memcpy, memset
 
 
@@ -61,6 +62,16 @@ cpdef bytes published(
     at[25] = listens
     memcpy(at + 26, PyBytes_AS_STRING(epoch), term)
     return frame
+
+
+cpdef bytes utf8(text):
+    return PyUnicode_AsUTF8String(text)
+
+
+cpdef bytes part(bytes data, Py_ssize_t begin, Py_ssize_t end):
+    if not 0 <= begin <= end <= PyBytes_GET_SIZE(data):
+        raise ValueError("a frame is too short")
+    return PyBytes_FromStringAndSize(PyBytes_AS_STRING(data) + begin, end - begin)
 
 
 cpdef unsigned long long number(bytes body, Py_ssize_t at) except? 0:

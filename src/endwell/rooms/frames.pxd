@@ -1,6 +1,6 @@
 cimport cython
 
-from endwell.rooms._packing cimport number, publication, publish, published
+from endwell.rooms._packing cimport number, part, publication, publish, published, utf8
 
 cdef Py_ssize_t _HEAD_SIZE
 cdef Py_ssize_t _PUBLISH_SIZE
@@ -22,7 +22,7 @@ cdef class Decoder:
 
 cdef bytes _octets(message)
 
-cdef object _message(bytes octets, int flags)
+cdef object _message(bytes body, Py_ssize_t begin, int flags)
 
 cdef int _flags(message, slow) except -1
 

@@ -17,7 +17,18 @@ from typing import Any, NamedTuple, get_args
 
 from ..aio.broadcast import Slow
 from .history import History
-from .packing import PUBLICATION, PUBLISH, PUBLISH_FRAME, PUBLISHED, number, publication, publish, published
+from .packing import (
+    PUBLICATION,
+    PUBLISH,
+    PUBLISH_FRAME,
+    PUBLISHED,
+    number,
+    part,
+    publication,
+    publish,
+    published,
+    utf8,
+)
 from .position import Message, Publication
 
 __all__ = [
@@ -102,7 +113,7 @@ class Decoder:
             if end > size:
                 self._wanted = end - begin
                 break
-            frames.append((data[begin + 4], data[begin + _HEAD_SIZE : end]))
+            frames.append((data[begin + 4], part(data, begin + _HEAD_SIZE, end)))
             begin = end
         if begin < size:
             buffer += data[begin:]
@@ -110,11 +121,11 @@ class Decoder:
 
 
 def _octets(message: Message) -> bytes:
-    return message.encode() if isinstance(message, str) else message
+    return utf8(message) if isinstance(message, str) else message
 
 
-def _message(octets: bytes, flags: int) -> Message:
-    return octets.decode() if flags & _TEXT else octets
+def _message(body: bytes, begin: int, flags: int) -> Message:
+    return body[begin:].decode() if flags & _TEXT else body[begin:]
 
 
 def _flags(message: Message, slow: Slow) -> int:
@@ -123,7 +134,7 @@ def _flags(message: Message, slow: Slow) -> int:
 
 def pack_publish(call: int, room: str, message: Message, history: History | None, slow: Slow) -> bytes:
     """Encode: a worker publishes a message."""
-    name, octets, flags = room.encode(), _octets(message), _flags(message, slow)
+    name, octets, flags = utf8(room), _octets(message), _flags(message, slow)
     if history is None:
         return publish(call, flags, name, octets)
     size = PUBLISH_FRAME.size - _HEAD_SIZE + len(name) + len(octets)
@@ -137,7 +148,7 @@ def unpack_publish(body: bytes) -> tuple[int, str, Message, History | None, Slow
     call, flags, length, messages, seconds, size = _PUBLISH.unpack_from(body)
     end = _PUBLISH_SIZE + length
     kept = _history(messages, seconds, size) if flags & _KEPT else None
-    return call, body[_PUBLISH_SIZE:end].decode(), _message(body[end:], flags), kept, _SLOW[flags >> 2]
+    return call, body[_PUBLISH_SIZE:end].decode(), _message(body, end, flags), kept, _SLOW[flags >> 2]
 
 
 def unpack_call(body: bytes) -> tuple[int, str, Message, History | None]:
@@ -157,7 +168,7 @@ def _history(messages: int, seconds: float, size: int) -> History:
 def forward(body: bytes, epoch: str, sequence: int) -> bytes:
     """Encode the publication of a frame of :func:`pack_publish`, whose body this is."""
     flags, name = body[8] & ~_KEPT, body[9] << 8 | body[10]
-    return publication(sequence, flags, epoch.encode(), name, body, _PUBLISH_SIZE)
+    return publication(sequence, flags, utf8(epoch), name, body, _PUBLISH_SIZE)
 
 
 def pack_published(call: int, sequence: int, workers: int, listens: int, epoch: str) -> bytes:
@@ -170,7 +181,7 @@ def pack_published(call: int, sequence: int, workers: int, listens: int, epoch: 
         listens: Whether the caller's process is one of them: NOT_SENT, SENT or OWN.
         epoch: The epoch of the room.
     """
-    return published(call, sequence, workers, listens, epoch.encode())
+    return published(call, sequence, workers, listens, utf8(epoch))
 
 
 def unpack_published(body: bytes) -> tuple[int, int, int, int, str]:
@@ -182,9 +193,9 @@ def unpack_published(body: bytes) -> tuple[int, int, int, int, str]:
 
 def pack_publication(room: str, epoch: str, one: Publication, slow: Slow) -> bytes:
     """Encode a publication."""
-    name, flags = room.encode(), _flags(one.message, slow)
+    name, flags = utf8(room), _flags(one.message, slow)
     rest = name + _octets(one.message)
-    return publication(one.sequence, flags, epoch.encode(), len(name), rest, 0)
+    return publication(one.sequence, flags, utf8(epoch), len(name), rest, 0)
 
 
 def unpack_publication(body: bytes) -> tuple[str, str, Publication, Slow]:
@@ -198,7 +209,7 @@ def unpack_arrival(body: bytes) -> tuple[str, str, int, Message, Slow]:
     sequence, flags, epoch, name = number(body, 0), body[8], body[9], body[10] << 8 | body[11]
     begin = _PUBLICATION_SIZE + epoch
     end = begin + name
-    message = _message(body[end:], flags)
+    message = _message(body, end, flags)
     term = body[_PUBLICATION_SIZE:begin].decode()
     return body[begin:end].decode(), term, sequence, message, _SLOW[flags >> 2]
 
@@ -212,7 +223,7 @@ def pack_shared(frame: Shared) -> bytes:
 def unpack_shared(body: bytes) -> Shared:
     """Decode a :class:`Shared`."""
     process, call, flags = _SHARED.unpack_from(body)
-    return Shared(process, call, _message(body[_SHARED.size :], flags), _SLOW[flags >> 2])
+    return Shared(process, call, _message(body, _SHARED.size, flags), _SLOW[flags >> 2])
 
 
 def pack_word(word: str, *values: Any) -> bytes:

@@ -14,9 +14,11 @@ __all__ = [
     "PUBLISHED",
     "PUBLISH_FRAME",
     "number",
+    "part",
     "publication",
     "publish",
     "published",
+    "utf8",
 ]
 
 #: The kinds of the frames.
@@ -48,6 +50,18 @@ def published(call: int, sequence: int, workers: int, listens: int, epoch: bytes
     """The frame of the answer to a call of publish()."""
     size = _PUBLISHED.size - _HEAD_SIZE + len(epoch)
     return _PUBLISHED.pack(size, PUBLISHED, call, sequence, workers, listens) + epoch
+
+
+def utf8(text: str) -> bytes:
+    """The UTF-8 of a text."""
+    return text.encode()
+
+
+def part(data: bytes, begin: int, end: int) -> bytes:
+    """The bytes from ``begin`` to ``end``, of which there are as many."""
+    if not 0 <= begin <= end <= len(data):
+        raise ValueError("a frame is too short")
+    return data[begin:end]
 
 
 def number(body: bytes, at: int) -> int:
