@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
+from math import inf
 
 import pytest
 
@@ -20,6 +21,10 @@ from endwell.rooms.frames import (
     unpack_published,
 )
 from endwell.rooms.present import PART
+
+READ, WRITE = 1, 4
+#: What is ready and is no link.
+ELSE = (1 << 20, READ)
 
 
 @pytest.fixture
@@ -221,3 +226,54 @@ def test_a_worker_that_keeps_what_it_publishes_is_not_sent_it_back(broker, says_
         assert unpack_published(answer)[1:4] == (1, 2, OWN if says_so else SENT)
         assert [kind for kind, _ in more] == ([] if says_so else [PUBLICATION])
         assert [kind for kind, _ in Decoder().feed(other.recv(1 << 16))] == [PUBLICATION]
+
+
+def test_it_serves_until_a_link_has_become_full_or_is_no_longer_full_or_something_else_is_ready(broker):
+    link, far = connect(broker)
+    other_link, other = connect(broker)
+    turns = []
+
+    def publish(timeout):
+        turns.append(timeout)
+        far.sendall(pack_publish(2, "a", "x" * 60_000, None, "skip"))
+        return [(link.fileno(), READ)]
+
+    def publish_and_wake(timeout):
+        return [*publish(timeout), ELSE] if len(turns) == 1 else publish(timeout)
+
+    def read(timeout):
+        assert other.recv(1 << 20)
+        return [(other_link.fileno(), WRITE)]
+
+    with far, other:
+        other.sendall(pack_word("listen", 1, "a"))
+        broker.readable(other_link)
+        assert broker.serve(publish, inf) == []
+        assert other_link.wants_write
+        assert len(turns) > 1
+        assert set(turns) == {None}
+        turns.clear()
+        assert broker.serve(publish_and_wake, inf) == [ELSE]
+        assert len(turns) == 2
+        assert other_link.wants_write
+        assert broker.serve(read, inf) == []
+        assert not other_link.wants_write
+
+
+def test_it_serves_until_a_deadline(broker):
+    turns = []
+
+    def wait(timeout):
+        turns.append(timeout)
+        return []
+
+    assert broker.serve(wait, 0.0) == []
+    assert turns == [0.0]
+    link, far = connect(broker)
+    with far:
+        far.sendall(pack_word("enter", "a", 1, "ada", {}, 0.0) + pack_word("listen", 1, "b"))
+        far.sendall(pack_word("ignore", "b"))
+        broker.readable(link)
+        later = broker.deadline
+        assert broker.serve(lambda timeout: [ELSE] if 0 < timeout <= 300 else [], inf) == [ELSE]
+        assert broker.deadline == later < inf

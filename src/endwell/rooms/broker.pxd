@@ -14,6 +14,7 @@ cdef class Link:
     cdef list _frames
     cdef object _queue
     cdef Py_ssize_t _size
+    cdef public bint full
     cdef readonly set behind
     cdef readonly bint ended
     cdef public bint keeps_own
@@ -39,8 +40,8 @@ cdef class Broker:
     cdef object _tellings
     cdef readonly dict _words
 
-    @cython.locals(each=tuple, link=Link, others=list)
-    cpdef list read_all(self, list ready)
+    @cython.locals(due=cython.double, each=tuple, link=Link, others=list)
+    cpdef list serve(self, wait, double moment)
     @cython.locals(kind=cython.int)
     cpdef readable(self, Link link)
     @cython.locals(link=Link, special=cython.bint)

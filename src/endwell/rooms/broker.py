@@ -8,7 +8,8 @@ import socket
 from collections import deque
 from collections.abc import Callable
 from itertools import count, islice
-from typing import Any
+from math import inf
+from typing import Any, TypeAlias
 
 from ..aio.syscalls import IOV, monotonic, receive_bytes, send, send_many
 from ..errors import RoomLimit
@@ -33,6 +34,9 @@ from .present import PART, Connection, Left
 __all__ = ["Broker", "Link"]
 
 logger = logging.getLogger("endwell.rooms")
+
+#: Descriptors and events, as ``select.epoll`` and ``select.poll`` return them.
+Ready: TypeAlias = list[tuple[int, int]]
 
 #: Maximum number of bytes that wait for one worker. Above it, the worker gets no publications until the half is
 #: sent. Then it reads what it has missed from the history.
@@ -64,6 +68,8 @@ class Link:
         self._queue: deque[bytes | memoryview] = deque()
         #: The bytes in both.
         self._size = 0
+        #: Whether bytes waited after the last :meth:`Broker.flush`.
+        self.full = False
         #: The rooms of which the worker has missed publications.
         self.behind: set[str] = set()
         #: Whether the worker's end is closed.
@@ -139,7 +145,8 @@ class Link:
             while sent >= 0:
                 self._size -= sent
                 if not self._size:
-                    queue.clear()
+                    if queue:
+                        queue.clear()
                     break
                 while sent >= len(queue[0]):
                     sent -= len(queue.popleft())
@@ -214,22 +221,29 @@ class Broker:
             self._hub.remove_later(link, monotonic())
             self._tell([*link.telling.values(), *(each for word, each in link.untold if word == "went")])
 
-    def read_all(self, ready: list[tuple[int, int]]) -> list[tuple[int, int]]:
-        """:meth:`readable` for the links that are ready.
+    def serve(self, wait: Callable[[float | None], Ready], moment: float) -> Ready:
+        """Forward publications, until something else happens.
+
+        Then a deadline has come, or a link has ended, or has begun or ceased not to take all bytes, or there is
+        something in the result.
 
         Args:
-            ready: Descriptors and events, as ``select.epoll`` and ``select.poll`` return them.
+            wait: Waits for descriptors. Its argument is the maximum number of seconds, or None.
+            moment: When this returns at the latest, in seconds of the monotonic clock.
 
         Returns:
-            Those that are no links.
+            The descriptors that are ready, without the links.
         """
-        others = []
-        for each in ready:
-            if (link := self._descriptors.get(each[0])) is None:
-                others.append(each)
-            else:
-                self.readable(link)
-        return others
+        while True:
+            due = min(moment, self._hub.deadline)
+            others = []
+            for each in wait(None if due == inf else max(due - monotonic(), 0.0)):
+                if (link := self._descriptors.get(each[0])) is None:
+                    others.append(each)
+                else:
+                    self.readable(link)
+            if self.flush() or others or (due != inf and monotonic() >= due):
+                return others
 
     def readable(self, link: Link) -> None:
         """Handle what a worker has sent."""
@@ -246,7 +260,7 @@ class Broker:
     def flush(self) -> bool:
         """Send what waits for the workers. Call it after all sockets that were ready are handled.
 
-        Returns whether a worker has ended, or has not taken all bytes.
+        Returns whether a worker has ended, or has begun or ceased not to take all bytes.
         """
         special = False
         for link in self._links:
@@ -256,7 +270,8 @@ class Broker:
                     link.write(pack_word("behind", room))
                 link.behind.clear()
                 link.flush()
-            special = special or link.ended or link._size > 0
+            special = special or link.ended or link.full != (link._size > 0)
+            link.full = link._size > 0
         return special
 
     def tick(self) -> None:

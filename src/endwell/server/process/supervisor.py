@@ -147,9 +147,7 @@ class Supervisor:
 
     def _run_once(self) -> None:
         """Wait for events and deadlines, and handle them."""
-        moment = min(self._moment, self._broker.deadline)
-        ready = self._poller.wait(None if moment == inf else max(moment - monotonic(), 0.0))
-        others = self._broker.read_all(ready)
+        others = self._broker.serve(self._poller.wait, self._moment)
         for descriptor, _ in others:
             data = self._poller[descriptor]
             if isinstance(data, Worker):
@@ -158,12 +156,12 @@ class Supervisor:
                 self._files_changed(data.read())
             else:
                 self._signals.read()
-        # Most turns of a busy supervisor only forward publications.
-        if others or self._signals.numbers or (moment != inf and monotonic() >= moment):
+        # Otherwise, only a link has changed.
+        if others or self._signals.numbers or monotonic() >= min(self._moment, self._broker.deadline):
             self._handle_changes()
             self._broker.tick()
-        if self._broker.flush() or self._writing:
-            self._watch_links()
+            self._broker.flush()
+        self._watch_links()
 
     def _handle_changes(self) -> None:
         """Handle signals, exits of workers and deadlines."""
