@@ -142,6 +142,7 @@ async def test_a_key_that_returns_in_another_process_within_its_grace_was_never_
             await until(lambda number=number: not place.servers[number].sessions)
             assert place.servers[number].sessions.present == {"ada"}
             assert await place.present() == {"ada"}
+        await until(lambda: place.events)
         assert place.events == [(0, "joined", "ada")]
 
 

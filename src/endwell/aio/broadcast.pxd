@@ -7,6 +7,8 @@ from endwell.protocol.connection cimport Connection
 from endwell.wire.codec cimport Codec
 
 
+cpdef check_slow(slow)
+
 @cython.locals(targets=list)
 cpdef broadcast(connections, message, slow)
 

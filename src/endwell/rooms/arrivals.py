@@ -23,7 +23,7 @@ class Arrivals:
 
     def add(self, room: str, epoch: str, sequence: int, message: Message, slow: Slow, call: Any) -> None:
         """Add a publication; :meth:`deliver` delivers it."""
-        if room != self._room or epoch != self._epoch or not self._groups:
+        if not self._groups or room != self._room or epoch != self._epoch:
             self._room, self._epoch, self._last = room, epoch, []
             self._groups.append((room, epoch, self._last))
         self._last.append((sequence, message, slow, call))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from abc import ABC, abstractmethod
+from collections.abc import Awaitable
 from typing import Any, Protocol
 
 from ..aio.broadcast import Slow
@@ -120,10 +121,10 @@ class Bus(ABC):
         """End :meth:`listen`."""
 
     @abstractmethod
-    async def publish(
+    def publish(
         self, room: str, message: Message, history: History | None, slow: Slow, call: object
-    ) -> tuple[Position, int]:
-        """Publish a message.
+    ) -> Awaitable[tuple[Position, int]]:
+        """Publish a message. The caller awaits the result at once.
 
         If this process listens to the room, the publication was delivered before the call returns.
 

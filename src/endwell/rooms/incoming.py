@@ -4,13 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from ..aio.broadcast import Slow
 from .arrivals import Arrivals
 from .bus import Receiver
-from .frames import OWN, PUBLICATION, PUBLISHED, SENT, Decoder, unpack_arrival, unpack_published
+from .frames import (
+    OWN,
+    PUBLICATION,
+    PUBLISHED,
+    SENT,
+    Decoder,
+    pack_publish,
+    unpack_arrival,
+    unpack_published,
+)
+from .history import History
+from .overdue import Overdue
 from .position import Message, Position
 
 __all__ = ["Incoming", "Publishing"]
@@ -21,20 +32,24 @@ Publishing = tuple[asyncio.Future[tuple[Position, int]], str, Message, Slow, obj
 
 
 class Incoming:
-    """The stream of frames from the supervisor.
+    """The calls of publish(), and the stream of frames from the supervisor.
 
     Args:
-        receiver: What the publications are delivered to.
         word: Called with each word and its values. All publications before it are delivered.
+        numbers: The numbers of the calls.
+        overdue: Says when a call is given up.
     """
 
-    def __init__(self, receiver: Receiver, word: Callable[..., None]) -> None:
-        self._receiver = receiver
+    def __init__(self, word: Callable[..., None], numbers: Iterator[int], overdue: Overdue) -> None:
         self._word = word
+        self._numbers = numbers
+        self._overdue = overdue
         self._decoder = Decoder()
         self._arrivals = Arrivals()
         #: The answer whose publication is the next one: it, the epoch, the number, the processes and the call.
         self._own: tuple[asyncio.Future[tuple[Position, int]], str, int, int, object] | None = None
+        #: Whether a call was given up, and nothing has arrived since then.
+        self.silent = False
         #: The calls of publish() that wait for an answer, by their numbers.
         self.publishing: dict[int, Publishing] = {}
         #: The rooms to which this process listens: the epoch and the number of what was delivered last, and its
@@ -43,8 +58,24 @@ class Incoming:
         #: The rooms of which publications were missed, and the calls that read their history.
         self.healing: dict[str, int] = {}
 
+    def start(self, receiver: Receiver, loop: asyncio.AbstractEventLoop) -> None:
+        """Set what the publications are delivered to, and the event loop."""
+        self._receiver = receiver
+        self._new_future = loop.create_future
+
+    def begin(
+        self, room: str, message: Message, history: History | None, slow: Slow, call: object
+    ) -> tuple[bytes, asyncio.Future[tuple[Position, int]]]:
+        """Begin a call of publish(). Returns the frame for the supervisor, and the answer."""
+        number = next(self._numbers)
+        frame = pack_publish(number, room, message, history, slow)
+        answer: asyncio.Future[tuple[Position, int]] = self._new_future()
+        self.publishing[number] = answer, room, message, slow, call, self._overdue.begin()
+        return frame, answer
+
     def feed(self, data: bytes) -> None:
         """Handle what has arrived."""
+        self.silent = False
         arrivals, receiver = self._arrivals, self._receiver
         try:
             for kind, body in self._decoder.feed(data):
@@ -89,6 +120,6 @@ class Incoming:
     def _deliver(
         self, room: str, epoch: str, sequence: int, message: Message, slow: Slow, call: object
     ) -> None:
-        if room in self.delivered and room not in self.healing:
+        if room in self.delivered and not (self.healing and room in self.healing):
             self.delivered[room] = epoch, sequence, slow
             self._arrivals.add(room, epoch, sequence, message, slow, call)

@@ -1,5 +1,7 @@
 cimport cython
 
+from endwell.aio.broadcast cimport deliver, deliver_together
+
 
 cdef class Call:
     cdef public object exclude

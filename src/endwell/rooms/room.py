@@ -339,7 +339,7 @@ class Room:
         """The bus delivers publications that have arrived together."""
         if self._listening is None:
             return
-        if self._tail.is_read:
+        if self._tail.readers:
             for sequence, message, _, _ in batch:
                 self._tail.append(Publication(sequence, message))
         self._advance(epoch, batch[-1][0])

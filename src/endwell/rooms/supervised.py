@@ -13,7 +13,7 @@ from ..aio.broadcast import Slow
 from ..errors import BusUnavailable, RoomLimit
 from . import returning
 from .bus import Bus, Receiver
-from .frames import load, pack_publish, pack_word
+from .frames import load, pack_word
 from .history import History, Page, page_after
 from .incoming import Incoming
 from .overdue import Overdue
@@ -45,15 +45,19 @@ class SupervisorBus(Bus, asyncio.Protocol):
         #: None until it is connected.
         self._transport: Any = None
         self._ended = False
-        #: Whether it has not answered a call in time, and nothing has come since then; and how often that was so.
-        self._silent = False
+        #: How often it has not answered a call in time.
         self._silences = 0
         self._overdue = Overdue(self._expire)
+        self._incoming = Incoming(self._word, self._numbers, self._overdue)
+        # Not a method, which would take 560 instructions for each read.
+        self.data_received = self._incoming.feed  # type: ignore[method-assign]
+        self._publishing, self._delivered = self._incoming.publishing, self._incoming.delivered
+        self._healing = self._incoming.healing
 
     @property
     def is_connected(self) -> bool:
         """See :attr:`Bus.is_connected`."""
-        return not (self._ended or self._silent)
+        return not (self._ended or self._incoming.silent)
 
     @property
     def disconnections(self) -> int:
@@ -63,11 +67,8 @@ class SupervisorBus(Bus, asyncio.Protocol):
     async def start(self, receiver: Receiver) -> None:
         """See :meth:`Bus.start`."""
         self._receiver = receiver
-        self._incoming = Incoming(receiver, self._word)
-        # Its own, for each publication.
-        self._publishing, self._delivered = self._incoming.publishing, self._incoming.delivered
-        self._healing = self._incoming.healing
         self._loop = asyncio.get_running_loop()
+        self._incoming.start(receiver, self._loop)
         self._transport, _ = await self._loop.create_connection(lambda: self, sock=self._sock)
         # A supervisor of an older version ignores it, and sends each publication back.
         self._send(pack_word("keeps own"))
@@ -101,24 +102,22 @@ class SupervisorBus(Bus, asyncio.Protocol):
             del self._healed[number]
         self._send(pack_word("ignore", room))
 
-    async def publish(
+    def publish(
         self, room: str, message: Message, history: History | None, slow: Slow, call: object
-    ) -> tuple[Position, int]:
+    ) -> asyncio.Future[tuple[Position, int]]:
         """See :meth:`Bus.publish`."""
         self._check()
-        number = next(self._numbers)
-        frame = pack_publish(number, room, message, history, slow)
-        answer: asyncio.Future[tuple[Position, int]] = self._loop.create_future()
-        alone = not self._publishing and not self._queue
+        incoming = self._incoming
+        alone = not incoming.publishing and not self._queue
         if not alone:
             self._check_size()
-        self._publishing[number] = answer, room, message, slow, call, self._overdue.begin()
+        frame, answer = incoming.begin(room, message, history, slow, call)
         if alone:
             # Waiting for more would take another turn of the loop.
             self._transport.write(frame)
         else:
             self._send(frame)
-        return await answer
+        return answer
 
     async def position(self, room: str) -> Position:
         """See :meth:`Bus.position`."""
@@ -226,18 +225,13 @@ class SupervisorBus(Bus, asyncio.Protocol):
         for answer, what in failed:
             if answer is not None:
                 answer.set_exception(BusUnavailable(f"{text}; {what}"))
-                if not self._silent:
-                    self._silent = True
+                if not self._incoming.silent:
+                    self._incoming.silent = True
                     self._silences += 1
                     logger.warning("the supervisor has not answered for %g s", returning.WAIT_TIME)
         return bool(self._calls or self._publishing)
 
     # -- the way in ----------------------------------------------------------------
-
-    def data_received(self, data: bytes) -> None:
-        """See :meth:`asyncio.Protocol.data_received`."""
-        self._silent = False
-        self._incoming.feed(data)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """See :meth:`asyncio.Protocol.connection_lost`."""

@@ -27,24 +27,20 @@ class Tail:
     """
 
     def __init__(self) -> None:
-        self._readers = 0
+        #: Number of members that read the history.
+        self.readers = 0
         self._publications: deque[Publication] = deque()
         self._bytes = 0
         #: The pages of the history that are being read, each by the position after which it begins.
         self._pages: dict[Position | None, asyncio.Task[Page]] = {}
 
     def __enter__(self) -> None:
-        self._readers += 1
+        self.readers += 1
 
     def __exit__(self, *_: object) -> None:
-        self._readers -= 1
-        if not self._readers:
+        self.readers -= 1
+        if not self.readers:
             self.clear()
-
-    @property
-    def is_read(self) -> bool:
-        """Whether a member reads the history."""
-        return self._readers > 0
 
     async def page(self, after: Position | None, read: Callable[[], Coroutine[Any, Any, Page]]) -> Page:
         """What ``read()`` returns. Members that ask for the same position at the same time have one call.
@@ -64,7 +60,7 @@ class Tail:
 
     def append(self, publication: Publication) -> None:
         """Keep the newest publication of the room, if a member reads the history."""
-        if not self._readers:
+        if not self.readers:
             return
         self._publications.append(publication)
         self._bytes += size_of(publication.message)

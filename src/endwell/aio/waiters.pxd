@@ -1,0 +1,5 @@
+# _futures is visible to tests.
+cdef class Waiters:
+    cdef readonly dict _futures
+
+    cpdef wake(self)
