@@ -1,6 +1,7 @@
 cimport cython
 
 from endwell.aio.broadcast cimport deliver, deliver_together
+from endwell.rooms._records cimport fill
 
 
 cdef class Call:

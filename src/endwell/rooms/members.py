@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from ..advice import RetryAdvice
@@ -16,6 +16,7 @@ from ..sync.websocket import WebSocket as BlockingWebSocket
 from .bus import Arrival
 from .membership import Membership, queue_staged
 from .position import Position, Publication
+from .records import fill, members_of
 
 __all__ = ["Call", "Members", "Receipt"]
 
@@ -69,19 +70,10 @@ class Receipt:
         gone: int = 0,
         unsupported: tuple[Any, ...] = (),
     ) -> None:
-        set_position, set_workers, set_sent, set_slow, set_gone, set_unsupported = _setters
-        set_position(self, position)
-        set_workers(self, workers)
-        set_sent(self, sent)
-        set_slow(self, slow)
-        set_gone(self, gone)
-        set_unsupported(self, unsupported)
+        fill(self, _receipt, (position, workers, sent, slow, gone, unsupported))
 
 
-#: They set the fields of an object that is frozen for everyone else.
-_setters = [vars(Receipt)[each.name].__set__ for each in fields(Receipt)]
-
-
+_receipt = members_of(Receipt)
 _NOTHING = BroadcastReport(0, (), 0)
 
 

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Self
+
+from .records import fill, members_of
 
 __all__ = ["Fresh", "Gap", "Position", "Publication", "Resumed"]
 
 Message = str | bytes
-#: Sets a field of an object that is frozen for everyone else.
-_Set = Callable[[Any, Any], None]
 
 #: Maximum length of an epoch in a text. Those of endwell have 8 characters.
 MAX_EPOCH = 64
@@ -40,8 +39,7 @@ class Position:
 
     # Each publication makes a position. The __init__ of a frozen dataclass would take twice the time.
     def __init__(self, epoch: str, sequence: int) -> None:
-        _set_epoch(self, epoch)
-        _set_sequence(self, sequence)
+        fill(self, _position, (epoch, sequence))
 
     def __str__(self) -> str:
         return f"{self.epoch}:{self.sequence}"
@@ -62,8 +60,7 @@ class Position:
         return cls(epoch, int(sequence))
 
 
-_set_epoch: _Set = vars(Position)["epoch"].__set__
-_set_sequence: _Set = vars(Position)["sequence"].__set__
+_position = members_of(Position)
 
 
 @dataclass(frozen=True, slots=True, init=False)
@@ -77,12 +74,10 @@ class Publication:
 
     # As in Position.
     def __init__(self, sequence: int, message: Message) -> None:
-        _set_number(self, sequence)
-        _set_message(self, message)
+        fill(self, _publication, (sequence, message))
 
 
-_set_number: _Set = vars(Publication)["sequence"].__set__
-_set_message: _Set = vars(Publication)["message"].__set__
+_publication = members_of(Publication)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,1 @@
+cpdef fill(record, tuple members, tuple values)
