@@ -173,7 +173,7 @@ async def test_members_that_return_to_the_same_position_share_one_call(one: Hous
     monkeypatch.setattr(bus, "page", late)
     epoch = (await one.room().position()).epoch
     clients = [await one.client(since=f"{epoch}:{1 + number // 4}", key=f"{number}") for number in range(8)]
-    await until(lambda: one.room()._tail._readers == 8)
+    await until(lambda: one.room()._tail.readers == 8)
     await one.room().publish("3")  # none of the answers has it
     # One of them does not wait for its answer.
     gone = clients.pop()
@@ -202,7 +202,7 @@ async def test_all_members_are_told_that_a_shared_call_has_failed(one: House, mo
     monkeypatch.setattr(bus, "page", fail)
     epoch = (await one.room().position()).epoch
     clients = [await one.client(since=f"{epoch}:0", key=f"{number}") for number in range(3)]
-    await until(lambda: one.room()._tail._readers == 3)
+    await until(lambda: one.room()._tail.readers == 3)
     fails.set()
     for ws in clients:
         with pytest.raises(endwell.ConnectionClosed):

@@ -134,12 +134,10 @@ class Presence:
 
         async def read(after: Any) -> tuple[list[Present], Any]:
             run_id, cursor, reply = await self._link.call(PRESENCE, [self._hash(room)], *(after or ("", 0)))
-            part = []
-            for key, value in _pairs(reply):
-                entry = json.loads(value)
-                if "g" not in entry:
-                    part.append(Present(key.decode(), json.loads(entry["i"]), entry["n"]))
-                    orders[part[-1].key] = entry["o"]
+            entries = {key.decode(): json.loads(value) for key, value in _pairs(reply)}
+            orders.update((key, each["o"]) for key, each in entries.items())
+            there = [(key, each) for key, each in entries.items() if "g" not in each]
+            part = [Present(key, json.loads(each["i"]), each["n"]) for key, each in there]
             return part, (run_id, cursor) if int(cursor) else 0
 
         present = await read_parts(read)
