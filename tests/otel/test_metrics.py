@@ -121,6 +121,7 @@ async def test_a_reading_while_the_loop_is_blocked_returns(monkeypatch, caplog):
         reader.join(BOUND)  # blocks the loop
         assert not reader.is_alive()
         # The next one has values again.
+        monkeypatch.setattr("endwell.otel.metrics.PATIENCE", BOUND)
         assert "endwell.processes" in await asyncio.to_thread(collected, signals)
     assert reads == ["failed", "read"]
     assert [record.name for record in caplog.records] == ["endwell.otel"]
