@@ -128,7 +128,7 @@ async def test_a_blocking_function_that_hangs_occupies_one_thread():
             url, policy=QUICK, open_timeout=0.2, on_ending=lambda *what: failures.append(what)
         )
         opened = asyncio.ensure_future(anext(turns := aiter(client)))
-        await until(lambda: len(failures) == 2)
+        await until(lambda: len(failures) >= 2)
         assert len(calls) == 1
         left.set()
         await within(opened)
