@@ -25,7 +25,7 @@ from endwell.aio.websocket import begin_close, quiesce
 from endwell.server.drain.timetable import ANSWER_TIME, Phase
 from tests.cli.process import PATIENCE
 from tests.face import ASYNCIO
-from tests.pair import idle, until
+from tests.pair import until
 from tests.ports import free_port
 from tests.raw import BOUND, PLAIN, PROMPT, RawPeer
 from tests.served import due
@@ -558,18 +558,26 @@ async def drain_with_a_stall(transport, stall):
     assert (report.cancelled, report.stuck) == (1, ())
 
 
-async def test_an_answer_that_came_while_the_process_stalled_is_read_before_its_connection_is_aborted(
+async def test_what_came_while_the_process_stalled_is_read_before_a_connection_is_aborted(
     transport, monkeypatch
 ):
     # As if there were more connections than one turn of the loop reads.
     monkeypatch.setattr("endwell.aio.reactor.EVENTS", 1)
     for _ in range(10):
-        server = endwell.Server()
-        server.websocket("/")(idle)
+        server, taken = endwell.Server(), []
+
+        @server.websocket("/")
+        async def upload(ws, taken=taken):
+            async for message in ws:
+                taken.append(message)
+
         async with server.serving(ssl=transport.server), contextlib.AsyncExitStack() as stack:
             peers = [
                 stack.enter_context(await RawPeer.connect(server.port, transport.client)) for _ in range(5)
             ]
+            for peer in peers:
+                await peer.frame(TEXT, b"one")
+            await until(lambda taken=taken: len(taken) == 5)
             began = monotonic()
             draining = await start_drain(server, deadline=5.0)
             with contextlib.suppress(AssertionError):  # it was aborted, because the machine stalled
@@ -577,13 +585,14 @@ async def test_an_answer_that_came_while_the_process_stalled_is_read_before_its_
             if monotonic() - began > ANSWER_TIME / 2:
                 continue
             for peer in peers:
-                peer.send_at_once(peer.close_octets(CloseCode.GOING_AWAY))
+                peer.send_at_once(peer.octets(TEXT, b"two") + peer.close_octets(CloseCode.GOING_AWAY))
             time.sleep(ANSWER_TIME + 0.5)  # noqa: ASYNC251  (stalls the loop)
             for peer in peers:
                 assert (await peer.read_to_the_end()).tcp is TcpEnd.FIN
                 peer.fin()
             report = await draining
         assert report.endings == {"clean": 5}
+        assert taken == ["one"] * 5 + ["two"] * 5
         return
     raise AssertionError("no attempt was in time")
 
@@ -987,7 +996,7 @@ def test_a_terminal_shows_the_progress_of_a_drain():
         os.close(slave)
         try:
             port = int(format_address.read(100).rpartition(b":")[2])
-            with endwell.sync.connect(f"ws://127.0.0.1:{port}/plain", open_timeout=PATIENCE):
+            with endwell.sync.connect(f"ws://127.0.0.1:{port}/plain"):
                 text = b""
                 while b"at work" not in text:
                     text += format_address.read(4096)

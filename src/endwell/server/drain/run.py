@@ -65,7 +65,8 @@ class DrainRun:
         self._tasks = tasks
         self._threads = threads.running
         self._openings = openings
-        self._callbacks = Portal.of(asyncio.get_running_loop()).callbacks
+        self._loop = asyncio.get_running_loop()
+        self._callbacks = Portal.of(self._loop).callbacks
         self._handlers = handlers
         self._closings = Closings(self.timetable.busy_time, self._send_close)
         # Connections whose Close was sent. At the given time they are aborted, unless the number of sent
@@ -228,15 +229,22 @@ class DrainRun:
         following = self._closings.close_due(now)
         while self._closing and self._closing[0][0] <= now:
             _, ws, taken = self._closing.popleft()
-            if ws in self._connections:
-                if bytes_sent(ws) != taken or answers_close(ws):
-                    self._schedule_abort(ws)
-                else:
-                    ws.abort()
+            # Not in this task: reading may resume the task of a handler.
+            self._loop.call_soon(self._give_up, ws, taken)
+            following = now  # it may be scheduled again
         if self._log_due <= now:
             self._log_due = inf
             self._log_running_handlers()
         return min(following, self._log_due, self._closing[0][0] if self._closing else inf)
+
+    def _give_up(self, ws: WebSocket, taken: int) -> None:
+        """Abort a connection, unless its peer has answered the Close or goes on reading."""
+        if ws not in self._connections:
+            return
+        if bytes_sent(ws) != taken or answers_close(ws):
+            self._schedule_abort(ws)
+        else:
+            ws.abort()
 
     def _log_running_handlers(self) -> None:
         """Log the handlers that still run after their connection has ended, and so delay the stop."""
