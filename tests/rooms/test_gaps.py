@@ -110,6 +110,7 @@ async def test_a_publication_whose_receipt_is_the_last_word_of_the_supervisor_do
     two.pump.end(two.pump.links[0])
     with pytest.raises(BusUnavailable, match="may have been sent"):
         await within(publishing)
+    two.pump.holds = False  # otherwise the other server waits for it when it stops
 
 
 @one_server

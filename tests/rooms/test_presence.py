@@ -10,6 +10,7 @@ from endwell.rooms import local, present, supervised
 from endwell.rooms.nats import bus as nats_bus
 from endwell.rooms.present import PART, Present
 from endwell.rooms.redis import presence as redis_presence
+from tests.pair import until
 
 from .house import House
 from .test_rooms import one_server, two_servers
@@ -72,3 +73,15 @@ async def test_many_keys_are_read_in_parts(one: House, parts):
 @two_servers
 async def test_many_keys_of_another_process_are_read_in_parts(two: House, parts):
     await check(two, parts)
+
+
+@one_server
+async def test_graces_that_are_over_when_they_begin_end_one_after_the_other(one: House):
+    bus = one.servers[0].rooms._registry.bus
+    await bus.listen("a")
+    for number in range(3):
+        bus.enter("a", number, f"{number}", {}, 0.0)
+    for number in range(3):
+        bus.leave("a", number, f"{number}", 1e-9)
+    await until(lambda: len(one.events) == 6)
+    assert sorted(event for _, event, _, _ in one.events) == ["joined"] * 3 + ["left"] * 3

@@ -823,6 +823,7 @@ async def test_without_the_supervisor_publishing_raises(two: House):
     ):
         with pytest.raises(BusUnavailable, match="nothing was sent"):
             await call
+    two.pump.holds = False  # otherwise the other server waits for it when it stops
 
 
 @two_workers

@@ -24,7 +24,9 @@ class LocalBus(Bus):
 
     def __init__(self, max_history: int, max_known_rooms: int = MAX_KNOWN_ROOMS) -> None:
         self._hub: Hub = Hub(max_history, max_known_rooms)
-        self._timer: asyncio.TimerHandle | None = None
+        self._timer: asyncio.Handle | None = None
+        #: When the timer is due. A handle of uvloop does not say so if that was in the past.
+        self._due = inf
 
     async def start(self, receiver: Receiver) -> None:
         """See :meth:`Bus.start`."""
@@ -35,7 +37,7 @@ class LocalBus(Bus):
         """See :meth:`Bus.stop`."""
         if self._timer is not None:
             self._timer.cancel()
-            self._timer = None
+        self._timer, self._due = None, inf
 
     def end_graces(self) -> None:
         """See :meth:`Bus.end_graces`."""
@@ -100,15 +102,13 @@ class LocalBus(Bus):
     def _set_timer(self) -> None:
         """Call :meth:`_tick` at the deadline of the hub, at the latest."""
         due = self._hub.deadline
-        if due == inf:
+        if due >= self._due:
             return
         if self._timer is not None:
-            if self._timer.when() <= due:
-                return
             self._timer.cancel()
-        self._timer = self._loop.call_at(due, self._tick)
+        self._timer, self._due = self._loop.call_at(due, self._tick), due
 
     def _tick(self) -> None:
-        self._timer = None
+        self._timer, self._due = None, inf
         self._tell(self._hub.tick(self._loop.time()))
         self._set_timer()
