@@ -372,7 +372,9 @@ async def test_the_page_says_that_the_server_restarts_and_returns(browser: Brows
                 ".observe(document.querySelector('#state'), { subtree: true, childList: true, characterData: true }))"
             )
             await first.aclose()
-            await until(lambda: tab.evaluate("said.some((it) => it.includes('The server restarts'))"))
+            await until(lambda: tab.evaluate("said.some((it) => it.includes('Not reachable'))"))
+            said = await tab.evaluate("said.join('; ')")
+            assert said.startswith("The server restarts"), said
             await shown.says("#state", "Not reachable", "next attempt")
             await tab.evaluate(f"void (() => {{ {AXE.read_text()} }})()")
             assert await violations(tab) == ""
