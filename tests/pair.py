@@ -27,6 +27,7 @@ __all__ = [
     "until",
     "until_reset",
     "within",
+    "write_later",
 ]
 
 #: Only the frames that a test asks for are sent.
@@ -205,6 +206,16 @@ async def loop_turns(count: int = 5) -> None:
     """
     for _ in range(count):
         await asyncio.sleep(0)
+
+
+def write_later(seconds: float, transport: asyncio.WriteTransport, data: bytes) -> None:
+    """Write after some time, unless the transport is closed then."""
+
+    def write() -> None:
+        if not transport.is_closing():
+            transport.write(data)
+
+    asyncio.get_running_loop().call_later(seconds, write)
 
 
 def until_reset(ws: Any) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from endwell.rooms.redis import RedisBus, presence
 from endwell.rooms.redis.scripts import BURY, ENTER
-from tests.pair import until
+from tests.pair import until, write_later
 
 from .test_leases import quick
 
@@ -109,7 +109,7 @@ class Delayed(asyncio.Protocol):
         if self.other is None:
             self.held.append(data)
         else:
-            asyncio.get_running_loop().call_later(DELAY, self.other.transport.write, data)
+            write_later(DELAY, self.other.transport, data)
 
     def connection_lost(self, exc):
         if self.other is not None:

@@ -12,7 +12,7 @@ from endwell.errors import BusUnavailable
 from endwell.rooms import Gap, History
 from endwell.rooms.redis import RedisBus, link
 from tests.cli.process import PATIENCE
-from tests.pair import until, within
+from tests.pair import until, within, write_later
 from tests.ports import free_port
 from tests.raw import BOUND
 from tests.rooms.house import house
@@ -186,7 +186,7 @@ async def distant(port, seconds):
     async def pump(reader, writer):
         with suppress(OSError):
             while data := await reader.read(1 << 16):
-                asyncio.get_running_loop().call_later(seconds / 2, writer.write, data)
+                write_later(seconds / 2, writer.transport, data)
         writer.close()
 
     async def relay(reader, writer):
