@@ -140,7 +140,7 @@ def test_a_changed_cue_is_a_difference(change, field):
 
 def test_more_traffic_than_that_of_the_ending_is_refused():
     values = json.loads(json.dumps(recorded()))
-    values["record"]["cues"][1].append({"in": [0, 7]})
+    values["record"]["cues"][1][2:] = [{"in": [0, 7]}]
     with pytest.raises(ValueError, match=r"record\.cues have more bytes_in than the ending"):
         replay(values)
 
@@ -332,6 +332,89 @@ def test_a_message_is_no_part_of_a_replay_so_the_end_of_many_takes_few_steps():
     replayed = check(core)
     assert [step.noted.name for step in replayed.steps] == ["OPENED", "LOST"]
     assert replayed.steps[1].received[0] == replayed.steps[1].sent[0] == 1000
+
+
+def test_the_last_write_before_an_abort_changes_no_ending():
+    core = opened(now=1000.5, recorder=True, write_timeout=4, ping_interval=None)
+    core.send("x" * 100, 1000.5)
+    core.sent(10, 1000.5)
+    core.tick(1010.5)  # 6 s late: the process was stalled
+    core.tick(1020.5)
+    assert core.abort
+    core.sent(core.outbox.size, 1020.5)
+    assert core.ending.stalled > 0
+    check(core)
+
+
+def failing(core, now):
+    """A message that nobody has read, and the start of a frame that breaks a rule: the core fails 10 ms later."""
+    core.receive(frame(core, "message", "unread") + b"\xf1\x80", now)
+    assert core.is_open
+
+
+def test_a_ping_between_a_fault_and_its_effect_replays():
+    core = opened(now=1000.5, recorder=True)
+    failing(core, 1001.5)
+    core.ping(None, 1001.505)
+    core.tick(1001.51)
+    core.lost(RESET, 1002.5)
+    check(core)
+
+
+def test_a_pong_in_the_read_of_a_fault_replays_and_does_not_bring_the_fault_forward():
+    core = opened(now=1000.5, recorder=True)
+    payload = core.ping(None, 1000.5)
+    core.receive(frame(core, "message", "unread") + frame(core, "pong", payload) + b"\xf1\x80", 1001.5)
+    assert core.is_open
+    core.tick(1001.51)
+    core.lost(RESET, 1002.5)
+    assert core.ending.latency == 1
+    check(core)
+
+
+@pytest.mark.parametrize("number", [0, 10, 99])
+def test_a_pong_for_pings_that_the_record_has_not_replays(number):
+    core = opened(now=1000.5, recorder=True)
+    payloads = [core.ping(None, 1000.5 + at / 8) for at in range(100)]
+    core.receive(frame(core, "pong", payloads[number]), 1014.5)
+    core.close(Close(4001, "bye"), 1015.5)
+    core.receive(frame(core, "pong", payloads[-1]), 1016.5)
+    core.lost(RESET, 1017.5)
+    assert core.ending.record["dropped"] > 30
+    assert check(core).ending.latency == core.ending.latency
+
+
+def test_messages_that_were_dropped_before_a_lingering_end_replay():
+    core = opened(now=1000.5, recorder=True, linger_timeout=1, ping_interval=None)
+    core.pause(Pause.DELIVERY)
+    core.close(Close(4001, "bye"), 1001.5)
+    core.receive(frame(core, "message", "late") + frame(core, "close", 4001), 1002.5)
+    drain_outbox(core, 1002.5)
+    core.tick(1003.5)
+    assert core.over
+    assert not core.ended
+    assert core.ending.dropped_messages == 1
+    check(core)
+
+
+def test_data_at_the_end_of_a_stall_replay():
+    core = opened(now=1000.5, recorder=True)
+    core.receive(frame(core, "message", "alive"), 1004.5)
+    core.stalled(1001.5, 3.0, 1004.5)
+    core.receive(frame(core, "message", "alive"), 1004.5)
+    core.lost(RESET, 1005.5)
+    assert core.ending.stalled == 0
+    check(core)
+
+
+def test_data_that_came_with_the_opening_of_an_old_protocol_replay():
+    core = connection(now=1000.5, recorder=True)
+    core.stalled(1000.5, 2.0, 1002.5)
+    core.accept(Hixie(False, None), 1002.5)
+    core.receive(b"\0alive\xff", 1002.5)
+    core.lost(RESET, 1005.5)
+    assert core.ending.stalled == 0
+    check(core)
 
 
 JSON = st.recursive(

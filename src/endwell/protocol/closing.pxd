@@ -87,7 +87,8 @@ cdef class Closing(Liveness):
     cpdef fail_on_fault(self, double now)
     cpdef sent_in_lingering(self, Py_ssize_t count, double now)
     cdef bint _is_normal(self) except -1
-    @cython.locals(outbox=Outbox)
     cdef bint _note(self, int noted, double now) except -1
+    @cython.locals(outbox=Outbox)
+    cdef bint _note_event(self, int noted, double now) except -1
     cdef bint _note_cause(self, int noted, double now, cause) except -1
     cdef _record_head(self)

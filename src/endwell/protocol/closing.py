@@ -587,8 +587,12 @@ class Closing(Liveness):
         )
 
     def _note(self, noted: int, now: float) -> bool:
-        """Note what this core is told, a :class:`~endwell.protocol.recorder.Noted`. False after the end."""
+        """Note a cue, a :class:`~endwell.protocol.recorder.Noted`. False after the end."""
         self.fail_on_fault(now)  # before any other cue
+        return self._note_event(noted, now)
+
+    def _note_event(self, noted: int, now: float) -> bool:
+        """Note what is no cue. A fault waits on: the record has the order in which both had an effect."""
         if self._recorder is None or self.over:
             return False
         outbox = self.outbox

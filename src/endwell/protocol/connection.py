@@ -325,8 +325,8 @@ class Connection(Closing):
             return
         count = list(unanswered).index(payload) + 1
         if count == 1:
-            self._note(_NOTE_PONG, now)
-        elif self._note(_NOTE_PONGS, now):
+            self._note_event(_NOTE_PONG, now)
+        elif self._note_event(_NOTE_PONGS, now):
             assert self._recorder is not None
             self._recorder.add(count)
 
@@ -363,7 +363,8 @@ class Connection(Closing):
     def sent(self, count: int, now: float) -> None:
         """The kernel accepted ``count`` bytes of the outbox; 0 if its send buffer was full."""
         stuck_at = self.outbox.stuck_at
-        if self.outbox.consume(count, now):
+        # The last write before an abort changes no ending: a replay knows nothing of what came later.
+        if self.outbox.consume(count, now) and not self.over:
             self.last_heard = now
         if self.state is _LINGERING:
             self.sent_in_lingering(count, now)
@@ -519,7 +520,7 @@ class Connection(Closing):
         """
         queued = self._queue_ping(payload, now)
         if self._recorder is not None and queued is not None:
-            self._note(_NOTE_PINGED, now)
+            self._note_event(_NOTE_PINGED, now)
         return queued
 
     def _queue_ping(self, payload: bytes | None, now: float) -> bytes | None:

@@ -19,7 +19,7 @@ cdef long long _MASK
 cdef double _NANO
 cdef double _MAX_EXACT
 cdef double _MAX_TIME
-cdef int _OPENED
+cdef int _STALLED
 cdef int _PONG
 cdef int _PONGS
 cdef bytes _BY_DATA

@@ -41,7 +41,7 @@ _SIZE, _MAX_CUES, _NANO, _MAX_TIME = RING, MAX_CUES, NANO, MAX_TIME
 _KIND, _TRAFFIC, _RAW = KIND, TRAFFIC, RAW
 _MESSAGES_IN, _BYTES_IN, _MESSAGES_OUT, _BYTES_OUT = MESSAGES_IN, BYTES_IN, MESSAGES_OUT, BYTES_OUT
 _HEARD, _HEARD_RAW, _UNSENT, _STUCK = HEARD, HEARD_RAW, UNSENT, STUCK
-_OPENED, _PONG, _PONGS = int(Noted.OPENED), int(Noted.PONG), int(Noted.PONGS)
+_STALLED, _PONG, _PONGS = int(Noted.STALLED), int(Noted.PONG), int(Noted.PONGS)
 _DETAILS = DETAILS
 _BY_DATA = bytes(noted in BY_DATA for noted in Noted)
 _WHILE_OPEN = bytes(noted in WHILE_OPEN for noted in Noted)
@@ -133,7 +133,8 @@ class Recorder:
                 self.add_float(stuck_at)
         self._then = _nanoseconds(now) if raw else time
         self.count_from(messages_in, bytes_in, messages_out, bytes_out)
-        self._fresh = not raw and (seen == time or noted == _OPENED)
+        # A stall makes the core forget when the peer was alive.
+        self._fresh = not raw and seen == time and noted != _STALLED
         self._count += 1
 
     def count_from(self, messages_in: int, bytes_in: int, messages_out: int, bytes_out: int) -> None:

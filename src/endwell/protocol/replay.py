@@ -24,6 +24,7 @@ _NO_FAULT = "record.errors.first must be of the kind peer: the record has a faul
 
 _STALLS = "stalled_since", "stalled_until", "stalled_for"
 
+_PONGS = ("pong", "pongs")
 _PAUSED = int(Pause.DELIVERY)
 _MASK = 0xFFFFFFFF
 #: The numbers of a cue.
@@ -272,6 +273,8 @@ class _Stage:
         record, ending, core = self._record, self._ending, self._core
         if record.dropped and record.protocol is not None:
             self._begin_in_the_middle()
+        # Before the cues: a server that waits for the end of TCP makes its ending with one of them.
+        core.restore({"dropped_messages": ending.dropped_messages})
         steps = [self._step(cue) for cue in record.cues]
         # A message that was queued after the last cue is in no cue, and was not sent.
         queued = ending.messages_out if ending.unsent_bytes else core.messages_out
@@ -280,7 +283,6 @@ class _Stage:
                 "messages_out": max(core.messages_out, queued),
                 # The driver may have sent more after the last cue.
                 "bytes_out": ending.bytes_out,
-                "dropped_messages": ending.dropped_messages,
                 # Without `sent`, the Close was not written either.
                 "unsent": ending.unsent_bytes + (record.close_size if ending.sent is None else 0),
             }
@@ -305,10 +307,12 @@ class _Stage:
             for name in (_RESULTS if dropped else (*_RESULTS, *_RESULTS_OF_ALL))
             if recorded.get(name) != replayed[name]
         }
-        first = _first_of_closing(recorded["cues"]) if dropped else 0
-        rows = recorded["cues"][first:]
-        again = replayed["cues"][_first_of_closing(replayed["cues"]) if dropped else 0 :]
-        for at, (row, other) in enumerate(zip_longest(rows, again), first):
+        rows, again = list(enumerate(recorded["cues"])), replayed["cues"]
+        if dropped:
+            rows = [row for row in rows[_first_of_closing(recorded["cues"]) :] if row[1][1] not in _PONGS]
+            again = again[_first_of_closing(again) :]
+        for numbered, other in zip_longest(rows, again):
+            at, row = numbered or (len(recorded["cues"]), None)
             if row is None or other is None or _without_traffic(row) != _without_traffic(other):
                 found[f"record.cues[{at}]"] = row, other
                 break  # those behind it are shifted
@@ -320,9 +324,8 @@ class _Stage:
         core.accept(self._codec(), record.opened)
         core.rows.clear()
         noted = {cue.noted for cue in record.cues}
-        values: dict[str, Any] = {}
-        if not noted & {Noted.PONG, Noted.PONGS}:
-            values["latency"] = self._ending.latency
+        # Pings that a pong answers may be among the cues that were dropped.
+        values: dict[str, Any] = {"latency": self._ending.latency}
         if not noted & {Noted.PING, Noted.PING_UNREAD}:
             values["last_ping"] = record.last_ping
         if Noted.STALLED not in noted:
@@ -391,6 +394,8 @@ class _Stage:
         self._pongs(now, 1)
 
     def _pongs(self, now: float, answered: int) -> None:
+        if self._record.dropped:
+            return  # see _begin_in_the_middle
         payloads = list(self._core._unanswered or ())
         if 0 < answered <= len(payloads):
             self._core.receive_control(Pong(payloads[answered - 1]), now)
