@@ -264,14 +264,18 @@ async def test_a_session_that_has_ended_does_not_watch_on(monkeypatch):
         assert client.ws.ending.received == endwell.Close(3000, "the authorization has ended")
 
 
-async def test_a_feed_is_closed_if_authorize_awaits_what_was_cancelled(monkeypatch, caplog):
+@pytest.mark.parametrize(
+    "error",
+    [asyncio.CancelledError, SystemExit],  # from the pool of a database that was closed; from a library
+)
+async def test_a_feed_is_closed_if_authorize_awaits_what_was_cancelled(error, monkeypatch, caplog):
     monkeypatch.setattr(feeds, "AUTHORIZATION_INTERVAL", 0.05)
     asks = []
 
     async def decide(request):
         asks.append(request)
         if len(asks) > 1:
-            raise asyncio.CancelledError  # for example, from the pool of a database that was closed
+            raise error
         return True
 
     server = dashboard(decide)
@@ -281,7 +285,7 @@ async def test_a_feed_is_closed_if_authorize_awaits_what_was_cancelled(monkeypat
                 pass
             assert client.ws.ending.received == endwell.Close(3000, "the authorization has ended")
         assert (await status(server, "/_endwell/"))[0] == 403
-    assert [each.exc_info[0] for each in caplog.records if each.exc_info] == [asyncio.CancelledError]
+    assert [each.exc_info[0] for each in caplog.records if each.exc_info] == [error]
 
 
 async def test_an_authorize_that_hangs_delays_nothing_but_the_dashboard(transport, tmp_path):

@@ -117,7 +117,10 @@ class Access:
             # This task was not cancelled: authorize has awaited something that was. If the exception were raised, it
             # would end the task that asks again while a feed is open, and the feed would stay open.
             return self._failed(exc)
-        except Exception as exc:
+        except (GeneratorExit, KeyboardInterrupt):
+            raise
+        except BaseException as exc:
+            # Includes sys.exit(): in the task that asks again while a feed is open, it would end the event loop.
             return self._failed(exc)
 
     def _failed(self, exc: BaseException) -> bool:
