@@ -80,6 +80,19 @@ def test_the_counts_of_a_process_that_has_ended_are_kept_and_its_slot_is_used_ag
         assert [block.values for block in again.blocks()] == expected
 
 
+def test_no_count_goes_back_when_processes_end_that_have_counted_for_different_labels():
+    supervisor, process = supervised(4)
+    for slot in range(1, 5):
+        table = process(slot)
+        for number in range(1000):  # half of a slot
+            counted(table, 1, f"process {slot}", f"label {number}", size=10, value=slot)
+    before = {block.labels: block.values for block in supervisor.blocks()}
+    assert len(before) == 4000
+    for slot in range(1, 5):
+        supervisor.retire(slot, keep)
+        assert {block.labels: block.values for block in supervisor.blocks()} == before
+
+
 def test_a_slot_that_no_process_used_has_no_counts():
     supervisor, process = supervised(3)
     counted(process(3), 1, "a")

@@ -25,8 +25,10 @@ __all__ = ["OTHER", "Block", "Table", "anonymous_file", "shared_file"]
 
 #: Bytes of a slot. What is not used takes no memory.
 SLOT_SIZE = 1 << 18
-#: The number of copies of the totals.
+#: The number of copies of the totals, and the slots that one takes: a series of a process must have room there. If it
+#: had none, its counter would go back when the process exits. Processes may have counted for different labels.
 _COPIES = 2
+_TOTALS = 8
 #: A slot begins with the position of its end, in bytes; 0 if no process has had it. The second word of the file says
 #: what is valid.
 _HEADER = 16
@@ -66,7 +68,7 @@ def anonymous_file(size: int) -> int:
 
 def shared_file(slots: int) -> int:
     """Return the descriptor of a file with room for the totals, and for ``slots`` other processes."""
-    return anonymous_file((_COPIES + slots) * SLOT_SIZE)
+    return anonymous_file((_COPIES * _TOTALS + slots) * SLOT_SIZE)
 
 
 class Table:
@@ -92,7 +94,12 @@ class Table:
         self._words[self._begin // 8] = self._words[self._begin // 8] or _HEADER
 
     def _begin_of(self, slot: int) -> int:
-        return min(slot and slot + _COPIES - 1, self._slots - 1) * SLOT_SIZE
+        return min(slot and slot + _COPIES * _TOTALS - 1, self._slots - 1) * SLOT_SIZE
+
+    def _size_of(self, begin: int) -> int:
+        """The bytes of the slot that begins there."""
+        is_totals = self._slots > 1 and begin < _COPIES * _TOTALS * SLOT_SIZE
+        return _TOTALS * SLOT_SIZE if is_totals else SLOT_SIZE
 
     def block(self, number: int, labels: tuple[str, ...], size: int) -> int:
         """Return the index of the first of the ``size`` cells of a block. New cells are 0.
@@ -111,7 +118,7 @@ class Table:
         start = self._begin + self._words[self._begin // 8]
         cells = start + _BLOCK.size + len(text) + -len(text) % 8
         end = cells + 8 * size
-        limit = self._begin + SLOT_SIZE
+        limit = self._begin + self._size_of(self._begin)
         if labels != others and end > limit - _OTHER_ROOM:
             return self.block(number, others, size)
         if end > limit:
@@ -141,15 +148,15 @@ class Table:
     def _valid(self, state: int) -> Iterator[int]:
         """Where the slots begin that are to be read."""
         copy, left_out = state & 1, (state & 0xFFFF) >> 1
-        yield copy * SLOT_SIZE
-        for begin in range(_COPIES * SLOT_SIZE, self._slots * SLOT_SIZE, SLOT_SIZE):
+        yield copy * _TOTALS * SLOT_SIZE
+        for begin in range(_COPIES * _TOTALS * SLOT_SIZE, self._slots * SLOT_SIZE, SLOT_SIZE):
             if not self._words[begin // 8]:
                 return
             if not left_out or begin != self._begin_of(left_out):
                 yield begin
 
     def _read(self, begin: int, numbers: Collection[int] | None = None) -> Iterator[Block]:
-        at, end = begin + _HEADER, begin + min(self._words[begin // 8], SLOT_SIZE)
+        at, end = begin + _HEADER, begin + min(self._words[begin // 8], self._size_of(begin))
         while at + _BLOCK.size <= end:
             number, size, length = _BLOCK.unpack_from(self._bytes, at)
             at += _BLOCK.size
@@ -177,9 +184,9 @@ class Table:
         """
         state, begin = self._words[1], self._begin_of(slot)
         copy = state & 1
-        settled = [*self._read(copy * SLOT_SIZE), *settle(list(self._read(begin)))]
+        settled = [*self._read(copy * _TOTALS * SLOT_SIZE), *settle(list(self._read(begin)))]
         # The other copy gets the new totals.
-        self._begin = (1 - copy) * SLOT_SIZE
+        self._begin = (1 - copy) * _TOTALS * SLOT_SIZE
         self._known = {}
         self._words[self._begin // 8] = _HEADER
         for number, labels, values in settled:
