@@ -197,6 +197,37 @@ async def test_a_server_that_speaks_something_else_ends_it_with_the_terminal_as_
     assert err == f"endwell top: {url}: the server sends what this version of endwell does not understand\n"
 
 
+WORKER = {"worker": "a", "connections": 0, "closing": 0, "lingering": 0, "slow": 0, "drain": None}
+SUMMARY = {
+    "at": 1,
+    "workers": [{**WORKER, "messages_in": 0, "messages_out": 0, "bytes_in": 0, "bytes_out": 0}],
+    "connections": 0,
+    "missing_workers": 0,
+    "rooms": {"count": 0},
+    "bus": {"kind": "local", "connected": True, "lost_publications": 0},
+    "endings": {"by_cause": {}, "minutes": []},
+}
+
+
+@pytest.mark.parametrize("keys", ["\t\t", "\t\t\r"])
+async def test_a_table_that_is_not_understood_when_it_is_shown_ends_it_too(keys):
+    server = Server(subprotocols=["endwell.feed.1"])
+
+    @server.websocket("/_endwell/feed")
+    async def other(ws):
+        async for _ in ws:
+            await ws.send(json.dumps({"summary": SUMMARY}))
+
+    async with server.serving():
+        async with top(f"127.0.0.1:{server.port}") as screen:
+            await screen.shows("0 connections")
+            screen.type(keys)
+            assert await screen.ended() == 1
+            assert termios.tcgetattr(screen.inner) == screen.modes
+            assert "Traceback" not in screen.output
+            assert "what this version of endwell does not understand" in screen.output
+
+
 async def test_a_process_with_tls_is_found_and_its_certificate_checked(use):
     server = application()
     async with server.serving(ssl=use("wss").server):

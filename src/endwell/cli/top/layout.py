@@ -62,10 +62,11 @@ def size(count: float) -> str:
     """A number in at most 6 characters: 1,234 is 1.2 k."""
     if count < 1000:
         return f"{count:.0f}"
-    units = iter("kMGTPE")
     unit = ""
-    while count >= 999.5:
-        count, unit = count / 1000, next(units)
+    for unit in "kMGTPE":
+        count /= 1000
+        if count < 999.5:
+            break
     return f"{count:.1f} {unit}" if count < 99.95 else f"{count:.0f} {unit}"
 
 

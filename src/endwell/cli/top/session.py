@@ -18,6 +18,7 @@ from ...client.state import ClientPhase, ClientState
 from ...codes import Retry
 from ...ending import Ending
 from ...errors import ConnectionClosed, GaveUp, HandshakeError
+from .search import NOT_UNDERSTOOD
 from .tables import Table
 from .terminal import Terminal
 from .view import View
@@ -69,9 +70,14 @@ class Watch:
         #: What the answers with these numbers are for; None: an action.
         self._asked: dict[int, Table | None] = {}
         self._tasks: set[asyncio.Task[None]] = set()
+        #: What the server has sent, and is not understood.
+        self._failure: Exception | None = None
 
     async def run(self) -> Ending | HandshakeError | None:
-        """Show it. Returns how the connection ended, if that is final; None if the operator has quit."""
+        """Show it. Returns how the connection ended, if that is final; None if the operator has quit.
+
+        Raises one of `NOT_UNDERSTOOD`.
+        """
         with Terminal(self._typed, self._draw) as self._terminal:
             self._draw()
             clock = asyncio.create_task(self._tick())
@@ -84,6 +90,8 @@ class Watch:
                 clock.cancel()
                 for task in self._tasks:
                     task.cancel()
+        if self._failure is not None:
+            raise self._failure
         return None if self._view.ended else self._client.state.last
 
     async def _follow(self, ws: WebSocket) -> None:
@@ -134,10 +142,15 @@ class Watch:
         task.add_done_callback(self._tasks.discard)
 
     def _typed(self, text: str) -> None:
+        try:
+            is_changed = self._view.type(text)
+        except NOT_UNDERSTOOD as error:
+            self._fail(error)
+            return
         # "": the end of the input, or a signal to stop.
         if not text:
             self._view.ended = True
-        elif self._view.type(text) and self._ws is not None:
+        elif is_changed and self._ws is not None:
             self._start(self._ask_table())
         for ask in self._view.take_asks():
             self._start(self._send(ask, None))
@@ -168,8 +181,19 @@ class Watch:
                 self._draw()
 
     def _draw(self) -> None:
-        if self._terminal is not None and not self._view.ended:
-            self._terminal.draw(self._view.lines(*self._terminal.size))
+        if self._terminal is None or self._view.ended or self._failure is not None:
+            return
+        try:
+            lines = self._view.lines(*self._terminal.size)
+        except NOT_UNDERSTOOD as error:
+            self._fail(error)
+        else:
+            self._terminal.draw(lines)
+
+    def _fail(self, error: Exception) -> None:
+        """End, because a row is not understood. Most calls come from the event loop, which would print a traceback."""
+        self._failure = error
+        self._client.stop()
 
 
 def is_terminal() -> bool:
