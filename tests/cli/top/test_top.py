@@ -17,6 +17,7 @@ from endwell.cli.top.terminal import ENTER, LEAVE
 from tests.cli.process import PATIENCE, command, finish
 from tests.pair import within
 from tests.ports import free_port
+from tests.raw import RawServer
 
 from .screen import top
 
@@ -226,6 +227,17 @@ async def test_a_table_that_is_not_understood_when_it_is_shown_ends_it_too(keys)
             assert termios.tcgetattr(screen.inner) == screen.modes
             assert "Traceback" not in screen.output
             assert "what this version of endwell does not understand" in screen.output
+
+
+async def test_a_server_that_announces_a_message_without_end_is_not_awaited():
+    with RawServer() as listening:
+        asked = asyncio.create_task(once(listening.uri))
+        with await listening.accept() as peer:
+            await peer.write(b"\x81\x7f" + (2**40).to_bytes(8, "big"))
+            await peer.read_to_the_end()
+            status, out, err = await asked
+    assert (status, out) == (1, "")
+    assert "we closed with 1009 MESSAGE_TOO_BIG" in err
 
 
 async def test_a_process_with_tls_is_found_and_its_certificate_checked(use):

@@ -33,6 +33,8 @@ __all__ = ["add", "run"]
 ROWS = 20
 #: Seconds for which a server that does not answer delays the end of the command.
 CLOSE_TIME = 1.0
+#: Maximum bytes of an answer. Those of a dashboard are below: 200 rows, each with texts of limited length.
+MAX_ANSWER = 64 << 20
 _SCHEMES = {"http": "ws", "https": "wss", "ws": "ws", "wss": "wss"}
 #: The variable with the bearer token.
 TOKEN = "ENDWELL_TOKEN"  # noqa: S105  (a name)
@@ -100,7 +102,7 @@ def _targets(args: argparse.Namespace) -> Iterator[Target]:
         **connection_keywords(args),
         "subprotocols": [SUBPROTOCOL],
         "compression": None,
-        "max_size": None,  # a large list is the answer to an ask
+        "max_size": MAX_ANSWER,
         "open_timeout": OPEN_TIME,
         "close_timeout": CLOSE_TIME,
     }
