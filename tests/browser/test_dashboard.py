@@ -291,6 +291,24 @@ async def test_an_address_that_names_no_view_shows_the_connections(browser: Brow
 # -- rooms, workers, and the connection of the page -----------------------------------------------------------
 
 
+@pytest.mark.parametrize("text", ["x" * 9000, "\\\\" * 9000, "\u4e2d" * 5000])
+async def test_an_address_with_a_text_that_is_too_long_ends_no_feed(browser: Browser, text: str):
+    """A link to this page may contain anything."""
+    async with dashboard(browser) as shown:
+        ws = await shown.client("ada")
+        for view in ("connections", "endings"):
+            await shown.view(f"{view}?search={quote(text)}&cause={quote(text)}&code={quote(text)}")
+            await shown.says(f"#{view}-view .list", "matches")
+        await shown.view("connections")
+        await shown.lists("ada")
+        await ws.close()
+        await shown.view("endings")
+        await shown.says("#endings-view .list", "ada")
+        endings = await shown.text("#endings-view .list")
+        assert "_endwell" not in endings
+        assert await shown.tab.evaluate("document.querySelector('#state').innerText") == "Live"
+
+
 async def test_rooms_routes_and_the_worker_are_shown(browser: Browser):
     async with dashboard(browser, "rooms") as shown:
         for path in ("/chat/one", "/chat/one", "/chat/two"):

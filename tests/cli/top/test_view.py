@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from endwell.cli.top.layout import width_of
 from endwell.cli.top.tables import Table, report
 from endwell.cli.top.view import View
+from endwell.server.dashboard.feed import MAX_ASK
 
 
 def worker(name="w1", **fields):
@@ -180,6 +183,11 @@ def test_the_keys_choose_the_table_the_order_and_what_is_searched(view):
 def test_quit(view, keys):
     view.type(keys)
     assert view.ended
+
+
+def test_a_text_that_is_searched_is_cut(view):
+    view.type("/" + "\N{PILE OF POO}" * 9000 + "\r")
+    assert len(json.dumps(view.wanted())) < MAX_ASK
 
 
 def test_keys_of_a_text_that_is_searched_do_nothing_else(view):

@@ -32,6 +32,8 @@ _KEYS = {
     "\x03": "q",
 }
 _HELP = "tab view  < > sort  r reverse  / search  s slow  enter details  c close  d drain worker  R restart  q quit"
+#: Characters of what is searched: the server ends a feed that asks with a very long text.
+MAX_SEARCH = 200
 #: Those whose largest values are first.
 _DESCENDING = {"age", "latency", "queued", "messages_in", "messages_out", "bytes_in", "bytes_out", "idle"}
 
@@ -166,7 +168,7 @@ class View:
             self._editing = None
             return False
         for text in line.feed(key.encode()):
-            self._editing, self.search, self._selected = None, text.strip(), 0
+            self._editing, self.search, self._selected = None, text.strip()[:MAX_SEARCH], 0
             return True
         return False
 

@@ -7,6 +7,8 @@ import { Endings } from "./endings.js";
 import { Feed } from "./feed.js";
 import { Fleet } from "./fleet.js";
 
+/** Characters of a text of the address, as of a field: the server ends a feed that asks with a very long one. */
+const LONGEST = 200;
 const VIEWS = { connections: "Connections", endings: "Endings", rooms: "Rooms", workers: "Workers" };
 
 const element = (id) => document.getElementById(id);
@@ -23,7 +25,8 @@ const views = {
 /** The view of the address, and its query. */
 function place() {
   const [view, query = ""] = location.hash.slice(1).split("?");
-  return [Object.hasOwn(VIEWS, view) ? view : "connections", new URLSearchParams(query)];
+  const texts = [...new URLSearchParams(query)].map(([name, text]) => [name, text.slice(0, LONGEST)]);
+  return [Object.hasOwn(VIEWS, view) ? view : "connections", new URLSearchParams(texts)];
 }
 
 function navigate(view, fields) {
