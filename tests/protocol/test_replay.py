@@ -372,6 +372,16 @@ def test_a_pong_in_the_read_of_a_fault_replays_and_does_not_bring_the_fault_forw
     check(core)
 
 
+def test_a_stall_between_a_fault_and_its_effect_replays_and_does_not_bring_it_forward():
+    core = opened(now=1000.5, recorder=True)
+    failing(core, 1001.5)
+    core.stalled(1001.5, 3.0, 1004.5)
+    assert core.is_open
+    core.tick(1004.51)
+    core.lost(RESET, 1005.5)
+    check(core)
+
+
 @pytest.mark.parametrize("number", [0, 10, 99])
 def test_a_pong_for_pings_that_the_record_has_not_replays(number):
     core = opened(now=1000.5, recorder=True)

@@ -438,7 +438,7 @@ class Connection(Closing):
         amount. A client sends a ping immediately, to find out whether the peer is still there. A server sends
         its pings when they are due, because otherwise it would send the pings of all connections at once.
         """
-        if self._recorder is not None and seconds > LATE and self._note(_NOTE_STALLED, now):
+        if self._recorder is not None and seconds > LATE and self._note_event(_NOTE_STALLED, now):
             self._add_stall(since, seconds)
         if not self.ended and self.shift(since, seconds, now) and self.client:
             self.probe(now)
