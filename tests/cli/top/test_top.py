@@ -219,14 +219,13 @@ async def test_a_table_that_is_not_understood_when_it_is_shown_ends_it_too(keys)
         async for _ in ws:
             await ws.send(json.dumps({"summary": SUMMARY}))
 
-    async with server.serving():
-        async with top(f"127.0.0.1:{server.port}") as screen:
-            await screen.shows("0 connections")
-            screen.type(keys)
-            assert await screen.ended() == 1
-            assert termios.tcgetattr(screen.inner) == screen.modes
-            assert "Traceback" not in screen.output
-            assert "what this version of endwell does not understand" in screen.output
+    async with server.serving(), top(f"127.0.0.1:{server.port}") as screen:
+        await screen.shows("0 connections")
+        screen.type(keys)
+        assert await screen.ended() == 1
+        assert termios.tcgetattr(screen.inner) == screen.modes
+        assert "Traceback" not in screen.output
+        assert "what this version of endwell does not understand" in screen.output
 
 
 async def test_a_server_that_announces_a_message_without_end_is_not_awaited():

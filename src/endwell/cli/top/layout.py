@@ -62,11 +62,9 @@ def size(count: float) -> str:
     """A number in at most 6 characters: 1,234 is 1.2 k."""
     if count < 1000:
         return f"{count:.0f}"
-    unit = ""
-    for unit in "kMGTPE":
-        count /= 1000
-        if count < 999.5:
-            break
+    unit, units = "", "kMGTPE"
+    while count >= 999.5 and units:
+        count, unit, units = count / 1000, units[0], units[1:]
     return f"{count:.1f} {unit}" if count < 99.95 else f"{count:.0f} {unit}"
 
 
