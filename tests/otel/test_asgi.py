@@ -77,6 +77,26 @@ async def test_a_connection_under_uvicorn_is_told(transport):
     assert event.attributes["http.route"] == "/rooms/{room}"
 
 
+async def test_the_telemetry_of_fastapi_can_leave_websockets_out():
+    """As docs/howto/telemetry.md does. Otherwise, it has a span as long as the connection."""
+    signals = Signals()
+    telemetry = {"exclude": lambda scope: scope["type"] == "websocket", **signals.of_a_client}
+    app = FastAPI(telemetry=telemetry)
+    app.add_middleware(otel.ASGIMiddleware, **signals.of_a_client)
+
+    @app.websocket("/rooms/{room}")
+    async def chat(ws: WebSocket, room: str):
+        await ws.accept()
+        await ws.receive_text()  # raises WebSocketDisconnect
+
+    async with serving(app) as running:
+        async with connect(f"ws://127.0.0.1:{running.port}/rooms/1"):
+            pass
+        await until(lambda: signals.events)
+    assert [span.name for span in signals.spans] == ["GET /rooms/{room}"]
+    assert [event.event_name for event in signals.events] == ["websocket.ending"]
+
+
 async def test_refusals_failures_and_clients_that_leave_are_told():
     app, signals = instrumented()
     async with serving(app) as running:
