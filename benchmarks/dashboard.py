@@ -4,11 +4,11 @@
     python benchmarks/dashboard.py --connections 1000    fewer
 
 Idle clients in processes of their own open the connections. Then the CPU time of the server is read before and after
-some seconds: without a feed, with a feed that has a summary once a second, with one that also has the first 100 rows
-of the list once a second (the page and ``endwell top``), and again without. The last figure is the longest turn of the
-event loop, in CPU time, while the lists are made.
+some seconds: without a feed, with a feed that asks for a summary once a second, with one that also asks for 100 rows of
+the list once a second (the page asks for 200 rows each 2 s), and again without. The longest turn of the event loop, in
+CPU time, is that while the lists are made.
 
-Exit status: 1 if the summaries take more than 1 % of a core, else 0.
+Exit status: 1 if the summaries, or the summaries and the rows, take more than 1 % of a core, else 0.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ SHARE = 2500
 OPENINGS = 50
 #: Seconds of each measurement.
 DURATION = 10.0
-#: Maximum share of a core for the summaries.
+#: Maximum share of a core for the summaries, and for the summaries and the rows.
 BOUND = 0.01
 SUBPROTOCOL = "endwell.feed.1"
 
@@ -122,17 +122,24 @@ async def share(server: Program, word: str = "time") -> float:
 
 
 async def follow(port: int, *, lists: bool) -> None:
-    """Have a summary, and with ``lists`` the first rows, once a second."""
+    """Ask for a summary, and with ``lists`` for the first rows, once a second."""
     uri = f"ws://{HOST}:{port}/_endwell/feed"
     async with endwell.connect(uri, subprotocols=[SUBPROTOCOL], compression=None, proxy=None) as ws:
         await ws.send('{"ask": "summary", "id": 1, "every": 1}')
-        async for message in ws:
-            if lists and '"summary"' in message[:12]:
-                await ws.send('{"ask": "list", "id": 2, "sort": "idle", "descending": true}')
+        if not lists:
+            async for _ in ws:
+                pass
+        # With many connections, the summaries come less often than the rows are asked for.
+        while True:
+            await ws.send('{"ask": "list", "id": 2, "sort": "idle", "descending": true}')
+            asked = time.monotonic()
+            while '"rows"' not in await ws.recv():
+                pass
+            await asyncio.sleep(asked + 1 - time.monotonic())
 
 
 async def measure(server: Program, port: int) -> float:
-    """Print the figures; return the share of the summaries."""
+    """Print the figures; return the largest share."""
     # The opening of the connections leaves work for a while.
     while (idle := await share(server)) > BOUND / 4:
         pass
@@ -152,7 +159,7 @@ async def measure(server: Program, port: int) -> float:
         await asyncio.gather(task, return_exceptions=True)
     await asyncio.sleep(2)
     print(f"without a feed again      {await share(server):.3%} of a core")
-    return shares[0]
+    return max(shares)
 
 
 async def play(connections: int) -> int:

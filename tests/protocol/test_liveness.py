@@ -174,7 +174,7 @@ def test_a_pong_gives_the_latency_and_answers_earlier_pings():
 
 def test_the_smoothed_latency_follows_recent_values_slowly():
     liveness = started()
-    assert liveness.smoothed_latency is None
+    assert liveness.smoothed_latency == -1  # unknown
     for number, latency in enumerate((1.0, 1.0, 2.0)):
         liveness.ping_sent(b"%d" % number, 10.0 * number)
         liveness.pong_received(b"%d" % number, 10.0 * number + latency)

@@ -10,14 +10,18 @@ from endwell.protocol.receiver cimport Receiver
 
 
 cdef class WebSocket:
+    # First, behind the header of the object: what is read of each connection of a server to add them up, so that
+    # it is on one or two cache lines.
+    cdef readonly Connection _core
+    cdef readonly object _counter
+    cdef public Py_ssize_t _write_limit
+    cdef object _request
+    cdef bint _over
     cdef object __weakref__
     cdef dict __dict__
-    cdef object _request
     cdef object _response
     cdef object _subprotocol
     cdef readonly Driver _stream
-    cdef readonly Connection _core
-    cdef bint _over
     cdef set _open_set
     cdef object _stopping
     cdef readonly Slot _slot
@@ -27,14 +31,12 @@ cdef class WebSocket:
     cdef public object _sender
     cdef public object _send_lock
     cdef public Py_ssize_t _queued
-    cdef public Py_ssize_t _write_limit
     cdef readonly object _subject
     cdef public object _key
     cdef public set _watchers
     cdef public dict _pings
     cdef readonly list _callbacks
     cdef tuple _observers
-    cdef readonly object _counter
     cdef public tuple _created_at
 
     cpdef _answer_later(self)
@@ -47,8 +49,6 @@ cdef class WebSocket:
 cpdef begin_close(WebSocket ws, cause, code, reason=*)
 cpdef observe(WebSocket ws, tuple observers)
 cpdef count(WebSocket ws, counter)
-@cython.locals(ws=WebSocket, core=Connection, row=list)
-cpdef add_traffic(connections, dict sums)
 cpdef close_for(WebSocket ws, cause, code, reason=*)
 @cython.locals(core=Connection)
 cpdef end_delivery(WebSocket ws, cause, code, reason)

@@ -7,7 +7,7 @@ import _socket
 import asyncio
 import logging
 import warnings
-from collections.abc import Callable, Coroutine, Generator, Iterable
+from collections.abc import Callable, Coroutine, Generator
 from contextvars import Context, copy_context
 from datetime import datetime
 from typing import Any, cast
@@ -37,7 +37,6 @@ from .syscalls import monotonic, thread_ident
 
 __all__ = [
     "WebSocket",
-    "add_traffic",
     "answers_close",
     "begin_close",
     "bytes_sent",
@@ -233,7 +232,8 @@ class WebSocket:
 
         Each new round trip has a weight of 1/8, as in TCP (RFC 6298 §2.3).
         """
-        return self._core.smoothed_latency
+        latency = self._core.smoothed_latency
+        return None if latency < 0.0 else latency
 
     @property
     def messages_in(self) -> int:
@@ -676,19 +676,6 @@ def count(ws: WebSocket, counter: Counter) -> None:
     ws._counter = counter
     if ws._over:
         counter.ended(ws._core)
-
-
-def add_traffic(connections: Iterable[WebSocket], sums: dict[str | None, list[float]]) -> None:
-    """Add to ``sums[route]``: open connections, closing ones, and messages and bytes, each in and out."""
-    for ws in connections:
-        core = ws._core
-        row = sums.get(ws._request.route)
-        if row is not None:
-            row[0 if core.is_open else 1] += 1
-            row[2] += core.messages_in
-            row[3] += core.messages_out
-            row[4] += core.bytes_in
-            row[5] += core.count_bytes_out()
 
 
 def close_for(ws: WebSocket, cause: Cause, code: int, reason: str = "") -> Coroutine[Any, Any, Ending]:

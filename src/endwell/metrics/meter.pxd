@@ -1,6 +1,7 @@
 cimport cython
 
-from endwell.aio.websocket cimport WebSocket, add_traffic, count
+from endwell.aio.inspection cimport Tally, add_up
+from endwell.aio.websocket cimport WebSocket, count
 from endwell.metrics._cells cimport add
 from endwell.protocol.connection cimport Connection
 

@@ -6,7 +6,8 @@ from collections.abc import Iterable
 from itertools import zip_longest
 from typing import TYPE_CHECKING
 
-from ..aio.websocket import WebSocket, add_traffic, count
+from ..aio.inspection import Tally, add_up
+from ..aio.websocket import WebSocket, count
 from ..ending import Cause, Initiator
 from .cells import add
 from .codes import CodeLabels
@@ -25,6 +26,7 @@ from .families import (
 from .table import OTHER, Block, Table
 
 if TYPE_CHECKING:
+    from ..aio.callbacks import Counter
     from ..protocol.connection import Connection
 
 __all__ = ["OPENED", "Meter", "settle"]
@@ -177,28 +179,30 @@ class Meter:
         """A request was refused."""
         self.table.cells[self.table.block(HANDSHAKES, ("refused", str(status)), 1)] += 1
 
-    def refresh(self, connections: Iterable[WebSocket], lingering: int) -> None:
-        """Count the open connections, and what they have sent and received."""
+    def refresh(self, connections: Iterable[WebSocket], lingering: int) -> dict[str, Tally]:
+        """Count the open connections, and what they have sent and received. Returns these counts of each route."""
         if lingering and None not in self._routes:
             self._counter(None)
-        rows = {route: [0.0] * 6 for route in self._routes}
-        add_traffic(connections, rows)
+        tallies: dict[Counter, Tally] = {counter: Tally() for counter in self._routes.values()}
+        add_up(connections, tallies)
         # By their first cells: if the table is full, several routes have the same cells.
         totals: dict[int, list[float]] = {}
-        for route, row in rows.items():
-            counter = self._routes[route]
+        for route, counter in self._routes.items():
+            tally = tallies[counter]
             total = totals.setdefault(counter.first, [0.0] * _ROUTE_CELLS)
-            total[0] += row[0]
-            total[1] += row[1]
+            total[0] += tally.open
+            total[1] += tally.closing
             # The route of a lingering connection is not known any more.
             total[2] += lingering if route is None else 0
-            for index, (ended, now) in enumerate(zip_longest(counter.sums(), row[2:], fillvalue=0.0), _SUMS):
-                total[index] += ended + now
+            now = tally.messages_in, tally.messages_out, tally.bytes_in, tally.bytes_out
+            for index, (ended, more) in enumerate(zip_longest(counter.sums(), now, fillvalue=0), _SUMS):
+                total[index] += ended + more
         cells = self.table.cells
         for first, total in totals.items():
             for index, value in enumerate(total):
                 if index != OPENED:
                     cells[first + index] = value
+        return {route or "": tallies[counter] for route, counter in self._routes.items()}
 
     def set_process(
         self, stalled: float, *, serving: bool = False, draining: bool = False, remaining: float = 0.0

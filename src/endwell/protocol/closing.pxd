@@ -37,9 +37,13 @@ cdef class Row:
 
 
 cdef class Closing(Liveness):
+    # First: see the end of Liveness.
+    cdef readonly bint is_open
+    cdef readonly Py_ssize_t messages_in
+    cdef readonly Py_ssize_t messages_out
+    cdef readonly Py_ssize_t bytes_in
     cdef readonly bint client
     cdef readonly object state
-    cdef readonly bint is_open
     cdef readonly bint answering
     cdef readonly bint over
     cdef readonly bint ended
@@ -50,10 +54,7 @@ cdef class Closing(Liveness):
     cdef readonly object initiator
     cdef public bint connected
     cdef public Receiver receiver
-    cdef readonly Py_ssize_t messages_in
-    cdef readonly Py_ssize_t messages_out
     cdef readonly Py_ssize_t dropped_messages
-    cdef readonly Py_ssize_t bytes_in
 
     cdef Recorder _recorder
     cdef Codec _codec

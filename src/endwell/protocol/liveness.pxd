@@ -10,13 +10,11 @@ cdef object _NOTHING
 
 cdef class Liveness:
     cdef public object options
-    cdef readonly Outbox outbox
     cdef readonly double deadline
     cdef readonly double opened
     cdef public double last_heard
     cdef readonly double last_ping
     cdef readonly object latency
-    cdef readonly object smoothed_latency
     cdef public list answered
     cdef public object last_payload
     cdef bint _live
@@ -29,13 +27,16 @@ cdef class Liveness:
     cdef double _authorized_until
     cdef double _lifetime_ends_at
     cdef double _resume_at
-    cdef readonly double last_message_at
     cdef double _last_received_at
     cdef double _state_deadline
     cdef double _report_at
     cdef double _stalled_since
     cdef double _stalled_until
     cdef double _stalled_for
+    # Last, beside the first ones of Closing: what is read of each connection to add them up, and to sort them.
+    cdef readonly double last_message_at
+    cdef readonly double smoothed_latency
+    cdef readonly Outbox outbox
 
     cdef _init_liveness(self, options, double now)
     cpdef begin(self, double now, bint pings=*)

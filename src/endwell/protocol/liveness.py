@@ -68,8 +68,8 @@ class Liveness:
         self.last_ping = 0.0
         #: The last round-trip time, in seconds.
         self.latency: float | None = None
-        #: The round-trip time in seconds, smoothed over about eight round trips.
-        self.smoothed_latency: float | None = None
+        #: The round-trip time in seconds, smoothed over about eight round trips; -1 if it is unknown.
+        self.smoothed_latency = -1.0
         #: Payload and round-trip time in seconds of each ping answered since the caller last cleared the
         #: list.
         self.answered: list[tuple[bytes, float]] | None = None
@@ -222,7 +222,7 @@ class Liveness:
         for earlier in list(self._unanswered):
             self.latency = latency = now - self._unanswered.pop(earlier)
             smoothed = self.smoothed_latency
-            self.smoothed_latency = latency if smoothed is None else smoothed + _WEIGHT * (latency - smoothed)
+            self.smoothed_latency = latency if smoothed < 0.0 else smoothed + _WEIGHT * (latency - smoothed)
             self.answered.append((earlier, latency))
             if earlier == payload:
                 break

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 
+from ..aio.inspection import Tally
 from ..aio.listen import Listener
 from ..aio.reactor import Reactor, reactor_of
 from ..aio.websocket import WebSocket
@@ -77,16 +78,17 @@ class Metering:
     def _stalled(self) -> float:
         return 0.0 if self._reactor is None else self._reactor.seconds_stalled
 
-    def _refresh(self) -> None:
+    def _refresh(self) -> dict[str, Tally]:
         if self._listener is None:
-            return
-        self.meter.refresh(self._connections, len(self._listener.lingering))
+            return {}
+        tallies = self.meter.refresh(self._connections, len(self._listener.lingering))
         drain, stalled = self._find_drain(), self._stalled_before + self._stalled()
         if drain is None:
             self.meter.set_process(stalled, serving=True)
         else:
             self.meter.set_process(stalled, draining=True, remaining=drain.seconds_left(0.0))
         self._set_bus(serving=True)
+        return tallies
 
     def _set_bus(self, serving: bool) -> None:
         registry = registry_of(self._rooms)
@@ -108,16 +110,20 @@ class Metering:
     async def _refresh_in_loop(self) -> None:
         self._refresh()
 
-    def totals(self, skipped: str) -> dict[str, int]:
-        """See :func:`endwell.metrics.totals.totals`."""
-        self._refresh()
-        return totals(self.meter.table, skipped)
+    def count(self, skipped: str) -> tuple[dict[str, Tally], dict[str, int]]:
+        """The connections of each route, and :func:`endwell.metrics.totals.totals`, without the route ``skipped``.
+
+        It looks at all connections in one turn of the loop, and at each of them once.
+        """
+        tallies = self._refresh()
+        tallies.pop(skipped, None)
+        return tallies, totals(self.meter.table, skipped)
 
     def page(self, request: Request, allow: Sequence[str] | None) -> Response:
         """The page for Prometheus."""
-        return respond(request.remote_address, request.headers, allow, self._count)
+        return respond(request.remote_address, request.headers, allow, self._blocks)
 
-    def _count(self) -> list[Block]:
+    def _blocks(self) -> list[Block]:
         self._refresh()
         return self.meter.table.blocks()
 

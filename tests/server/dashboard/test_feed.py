@@ -226,7 +226,7 @@ async def test_no_page_hides_the_next_one_when_connections_have_ended_meanwhile(
 
 
 async def test_a_walk_over_many_connections_takes_many_turns(server, monkeypatch):
-    for name in ("TALLIED", "SEARCHED"):
+    for name in ("WALKED", "SEARCHED"):
         monkeypatch.setattr(knowledge, name, 2)
     monkeypatch.setattr(endings, "SEARCHED", 2)
     process = server._dashboard._knowledge
@@ -242,11 +242,27 @@ async def test_a_walk_over_many_connections_takes_many_turns(server, monkeypatch
 
     async with nothing_left_behind(), server.serving():
         connections = [await chatting(server, f"user-{number}") for number in range(10)]
-        assert await turns(process.summary()) >= 5
+        assert await turns(process.list({})) >= 5
         assert await turns(process.list({"search": "x"})) >= 5
         await end(*connections)
         await until(lambda: len(server._dashboard.endings.recent) == 10)
         assert await turns(process.list_endings({})) >= 5
+
+
+async def test_a_summary_looks_at_each_connection_once(server):
+    class Walked(set):
+        walks = 0
+
+        def __iter__(self):
+            self.walks += 1
+            return super().__iter__()
+
+    async with nothing_left_behind(), server.serving():
+        connections = [await chatting(server, f"user-{number}") for number in range(3)]
+        walked = server.connections = server._metering._connections = Walked(server.connections)
+        worker = (await server._dashboard._knowledge.summary())["worker"]
+        assert (worker["connections"], worker["messages_out"], walked.walks) == (3, 3, 1)
+        await end(*connections)
 
 
 async def test_a_connection_whose_queue_is_full_is_slow(server):
