@@ -62,6 +62,7 @@ async def test_a_key_that_comes_after_a_loss_of_data_leaves_though_its_process_e
         first.bus.enter("after", 7, "ada", {}, 0.0)
         await first.bus.flush()
         assert first.told.events == [("joined", "after", "ada")]
+        await first.is_confirmed()
         first.ends()
         await until(lambda: second.told.events)
         assert second.told.events == [("left", "after", "ada")]

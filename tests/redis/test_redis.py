@@ -430,7 +430,7 @@ async def test_joined_and_left_are_told_once_though_each_reply_gets_lost(redis, 
         made.memberships[0].ws.abort()
         await within(ws.closed)
         await until(lambda: len(made.events) == 2)
-        await until(lambda: not made.servers[0].rooms._registry.bus._presence._told)
+        await until(lambda: not made.servers[0].rooms._registry.bus._presence._duties._told)
         assert made.events == [(0, "joined", "a", "ada"), (0, "left", "a", "ada")]
         assert len(lost) == 4
         assert await made.room().presence() == []

@@ -14,9 +14,10 @@ from ..hub import FORGET_TIME
 from ..listening import Heard, Listening
 from ..position import Message, Position
 from ..present import Info, Present
+from .duties import presence_key
 from .link import Link
 from .place import Place
-from .presence import Entry, Presence, presence_key
+from .presence import Entry, Presence
 from .reservation import Reservation
 from .scripts import PAGE, PUBLISH
 

@@ -1,5 +1,7 @@
 """Who is present in the rooms, in Redis: the part of one process."""
 
+# size: the calls of a process, what it does with their replies, and the repair of what got lost change together.
+
 from __future__ import annotations
 
 import asyncio
@@ -8,18 +10,20 @@ import logging
 from collections import Counter, defaultdict
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from functools import partial
-from itertools import count, islice
+from itertools import islice
+from math import inf
 from typing import Any, NamedTuple
 
 from ...errors import BusUnavailable
 from ..bus import Receiver
 from ..present import Info, Present, read_parts
+from .duties import Duties, presence_key
 from .leases import FORGET, LEASE
 from .link import Link
 from .place import Place
-from .scripts import BURY, CONFIRM, END, ENTER, LEAVE, PRESENCE
+from .presence_scripts import BURY, END, ENTER, LEAVE, PRESENCE
 
-__all__ = ["Entry", "Presence", "clock_key", "lease_times", "presence_key"]
+__all__ = ["Entry", "Presence", "clock_key", "lease_times"]
 
 logger = logging.getLogger("endwell.rooms")
 
@@ -30,6 +34,8 @@ LEASE_TIME = 10.0
 RENEW_INTERVAL = 2.0
 #: Seconds until a grace is ended again, if Redis was away.
 RETRY_INTERVAL = 1.0
+#: Seconds until Redis is asked again about a key of which another process is just telling its callbacks.
+ASK_INTERVAL = 0.05
 #: Number of calls in progress while the rooms of a process are restored or buried. A renewal of the lease waits for
 #: them at most.
 BATCH = 100
@@ -41,11 +47,6 @@ class Entry(NamedTuple):
     key: str
     info: Info
     grace: float
-
-
-def presence_key(place: Place, room: str) -> str:
-    """The name of the hash of the presence in a room."""
-    return place.key(room, "present")
 
 
 def clock_key(place: Place) -> str:
@@ -84,13 +85,10 @@ class Presence:
         self._rooms: defaultdict[str, dict[int, Entry]] = defaultdict(dict)
         #: The keys of each room that have no connection any more, and whose grace ends in this process.
         self._graces: defaultdict[str, dict[str, asyncio.TimerHandle]] = defaultdict(dict)
-        #: The connections of which the callbacks were not told yet, each with the token of its calls.
-        self._untold: dict[tuple[str, int], int] = {}
-        self._tokens = count()
-        #: Those of them that have left without a reply, each with its entry and the grace of its key.
+        self._duties = Duties(link, receiver, process, self._forget, self._has_failed)
+        #: The connections that have left without a reply, and of which the callbacks may have to be told. Each has its
+        #: entry and the grace of its key.
         self._unsure: dict[tuple[str, int], tuple[Entry, float]] = {}
-        #: The keys that have left, which the callbacks were told, and Redis has not confirmed yet.
-        self._told: set[tuple[str, str]] = set()
         #: Number of calls in progress in each room after which this process may have a grace to end.
         self._calls = Counter[str]()
         #: Whether a call has failed, so that Redis may not have what this process has.
@@ -100,6 +98,8 @@ class Presence:
         self._dead: list[str] = []
         #: Restores what Redis has lost, and buries the dead.
         self._mending: asyncio.Task[None] | None = None
+        #: When this process has called for the last renewal of its lease that was done.
+        self._renewed = -inf
         #: What Redis had when others removed the connections of this process last.
         self._buried: bytes | None = None
         self._stopped = False
@@ -117,8 +117,7 @@ class Presence:
     def enter(self, room: str, connection: int, entry: Entry) -> None:
         """A connection has come."""
         self._rooms[room][connection] = entry
-        self._told.discard((room, entry.key))
-        self._untold[room, connection] = next(self._tokens)
+        self._duties.expect(room, connection)
         self._enter(room, connection, entry)
 
     def leave(self, room: str, connection: int, key: str, grace: float) -> None:
@@ -136,7 +135,9 @@ class Presence:
             run_id, cursor, reply = await self._link.call(PRESENCE, [self._hash(room)], *(after or ("", 0)))
             entries = {key.decode(): json.loads(value) for key, value in _pairs(reply)}
             orders.update((key, each["o"]) for key, each in entries.items())
-            there = [(key, each) for key, each in entries.items() if "g" not in each]
+            there = [
+                (key, each) for key, each in entries.items() if each["n"] or "f" in each or "g" not in each
+            ]
             part = [Present(key, json.loads(each["i"]), each["n"]) for key, each in there]
             return part, (run_id, cursor) if int(cursor) else 0
 
@@ -144,16 +145,17 @@ class Presence:
         return sorted(present, key=lambda each: orders[each.key])
 
     def _enter(self, room: str, connection: int, entry: Entry) -> asyncio.Future[Any]:
-        keys, token = [self._hash(room), *self._lease_keys], self._untold.get((room, connection), "")
+        keys, token = [self._hash(room), *self._lease_keys], self._duties.token(room, connection)
         info, grace = json.dumps(entry.info), round(entry.grace * 1000)
         arguments = connection, entry.key, info, grace, room, token, lease_times()[0], self._buried or ""
         reply = self._link.call(ENTER, keys, self._process, *arguments)
-        reply.add_done_callback(partial(self._has_entered, room, connection, entry, token))
+        began = self._loop.time()
+        reply.add_done_callback(partial(self._has_entered, room, connection, entry, token, began))
         return reply
 
     def _leave(self, room: str, connection: int, entry: Entry, grace: float) -> asyncio.Future[Any]:
-        keys, token = [self._hash(room), self._clock], self._untold.get((room, connection), "")
-        arguments = connection, round(grace * 1000), entry.key, token, *lease_times()
+        keys, token = [self._hash(room), self._clock], self._duties.token(room, connection)
+        arguments = connection, round(grace * 1000), entry.key, token, self._duties.number(), *lease_times()
         reply = self._link.call(LEAVE, keys, self._process, *arguments)
         began = self._loop.time()
         self._calls[room] += 1
@@ -161,60 +163,86 @@ class Presence:
         return reply
 
     def _has_entered(
-        self, room: str, connection: int, entry: Entry, token: int | str, reply: asyncio.Future[Any]
+        self,
+        room: str,
+        connection: int,
+        entry: Entry,
+        token: int | str,
+        began: float,
+        reply: asyncio.Future[Any],
     ) -> None:
         # Without a reply, `_restore` repeats the call when Redis is back.
         if reply.cancelled() or reply.exception() is not None:
             self._differs = True
             return
-        came, known = reply.result()
+        due, known = reply.result()
         if not known:
-            self._differs = True
+            # It has a new lease.
+            self._differs, self._renewed = True, max(self._renewed, began)
         # The token is another one if this process has learned meanwhile that it was removed.
-        if self._untold.get((room, connection)) == token:
-            del self._untold[room, connection]
-            if came:
-                self._receiver.came(room, Present(entry.key, entry.info, 1))
+        if token == "" or self._duties.token(room, connection) != token:
+            return
+        if due == 0:
+            self._duties.drop(room, connection)
+        elif due == 1 and not self._may_be_removed():
+            self._duties.came(room, connection, entry.key, entry.info)
+        else:
+            self._loop.call_later(ASK_INTERVAL, self._enter_later, room, connection, token)
+
+    def _enter_later(self, room: str, connection: int, token: int | str) -> None:
+        entry = self._rooms.get(room, {}).get(connection)
+        # If it has left, LEAVE says whether it is to be told.
+        if entry is not None and self._duties.token(room, connection) == token and not self._stopped:
+            self._enter(room, connection, entry)
 
     def _has_left(
         self, room: str, connection: int, entry: Entry, grace: float, began: float, reply: asyncio.Future[Any]
     ) -> None:
-        self._have_ended([room])
         # Without a reply, `_restore` finds the key when Redis is back.
         if reply.cancelled() or reply.exception() is not None:
-            self._differs = True
-            if (room, connection) in self._untold:
-                self._unsure[room, connection] = entry, grace
+            self._have_ended([room])
+            self._is_unsure(room, connection, entry, grace)
             return
-        came, info = reply.result()
+        came, info, *duty = reply.result()
+        if info == 1:
+            due = began + grace
+            self._loop.call_later(ASK_INTERVAL, self._leave_later, room, connection, entry, due)
+            return
+        self._have_ended([room])
         # The reply to ENTER has come before, or was lost.
-        if self._untold.pop((room, connection), None) is not None and came:
-            self._receiver.came(room, Present(entry.key, entry.info, 1))
+        if not came:
+            self._duties.drop(room, connection)
+        elif self._may_be_removed():
+            self._is_unsure(room, connection, entry, grace)
+        else:
+            self._duties.came(room, connection, entry.key, entry.info)
         if info is None:
             self._forget(room)
-        elif info == b"" or self._is_old(began):
-            self._set_grace(room, entry.key, grace if info == b"" else 0)
+        elif info == b"" or self._may_be_removed():
+            self._set_grace(room, entry.key, grace if info == b"" else ASK_INTERVAL)
         else:
-            self._has_gone(room, entry.key, info)
+            self._duties.went(room, entry.key, info, *duty)
 
-    def _is_old(self, began: float) -> bool:
-        """Whether others may have removed this process since a call. They tell which keys have left then."""
-        return self._loop.time() - began > RENEW_INTERVAL
+    def _leave_later(self, room: str, connection: int, entry: Entry, due: float) -> None:
+        self._have_ended([room])
+        if not self._stopped:
+            self._leave(room, connection, entry, max(due - self._loop.time(), 0))
 
-    def _has_gone(self, room: str, key: str, info: bytes) -> None:
-        """Tell that a key has left, once."""
-        if (room, key) not in self._told:
-            self._told.add((room, key))
-            self._receiver.went(room, Present(key, json.loads(info), 0))
-        reply = self._link.call(CONFIRM, [self._hash(room)], key)
-        reply.add_done_callback(partial(self._confirmed, room, key))
+    def _is_unsure(self, room: str, connection: int, entry: Entry, grace: float) -> None:
+        """Ask again when the lease is renewed, because it is not known what Redis has done, or what others have."""
+        self._differs = True
+        if self._duties.token(room, connection) != "":
+            self._unsure[room, connection] = entry, grace
 
-    def _confirmed(self, room: str, key: str, reply: asyncio.Future[Any]) -> None:
-        if reply.cancelled() or reply.exception() is not None:
-            self._differs = True
-        else:
-            self._told.discard((room, key))
-            self._forget(room)
+    def _has_failed(self) -> None:
+        self._differs = True
+
+    def _may_be_removed(self) -> bool:
+        """Whether others may have removed this process since a call. They have its duties then, so Redis is asked again.
+
+        Its lease has begun after the call for it, and its clock is not faster than that of this process.
+        """
+        return self._loop.time() - self._renewed > LEASE_TIME - RENEW_INTERVAL
 
     # -- graces --------------------------------------------------------------------------
 
@@ -225,10 +253,11 @@ class Presence:
             self._graces[room][key] = self._loop.call_later(seconds, self._end, room, key)
 
     def _end(self, room: str, key: str) -> None:
-        reply = self._link.call(END, [self._hash(room), self._clock], self._process, key, *lease_times())
-        reply.add_done_callback(partial(self._ended, room, key, self._loop.time()))
+        arguments = key, self._duties.number(), *lease_times(), round(ASK_INTERVAL * 1000)
+        reply = self._link.call(END, [self._hash(room), self._clock], self._process, *arguments)
+        reply.add_done_callback(partial(self._ended, room, key))
 
-    def _ended(self, room: str, key: str, began: float, reply: asyncio.Future[Any]) -> None:
+    def _ended(self, room: str, key: str, reply: asyncio.Future[Any]) -> None:
         if reply.cancelled():
             return
         if reply.exception() is not None:
@@ -238,8 +267,8 @@ class Presence:
         if isinstance(result, int):
             self._set_grace(room, key, result / 1000)
             return
-        if result is not None and self._is_old(began):
-            self._set_grace(room, key, 0)
+        if result is not None and self._may_be_removed():
+            self._set_grace(room, key, ASK_INTERVAL)
             return
         if (graces := self._graces.get(room)) is not None:
             graces.pop(key, None)
@@ -248,7 +277,7 @@ class Presence:
         if result is None:
             self._forget(room)
         else:
-            self._has_gone(room, key, result)
+            self._duties.went(room, key, *result)
 
     def _have_ended(self, calls: Iterable[str]) -> None:
         """Calls in these rooms are not in progress any more."""
@@ -286,8 +315,9 @@ class Presence:
             logger.exception("renewing the presence of this process failed")
 
     async def _renew(self) -> None:
-        keys, times = self._lease_keys, lease_times()
+        keys, times, began = self._lease_keys, lease_times(), self._loop.time()
         known, buried, dead = await self._link.call(LEASE, keys, self._process, times[0], *times)
+        self._renewed = began
         if buried not in (None, self._buried):
             self._buried = buried
             self._announce_all()
@@ -317,18 +347,17 @@ class Presence:
         """The callbacks are to be told of the connections whose keys have left. Redis knows which."""
         for room, entries in self._rooms.items():
             for connection in entries:
-                self._untold.setdefault((room, connection), next(self._tokens))
+                self._duties.expect(room, connection)
 
     async def _restore(self) -> None:
         """Make Redis have what this process has. After a loss of data, nobody has told that a key has left."""
         await _in_batches(self._leave_again())
         await _in_batches(self._enter_again())
-        told, found = {*self._told}, set[tuple[str, str]]()
+        await _in_batches(self._duties.confirm_again())
         rooms = await self._link.members(self._name("rooms", self._process))
         left = iter(rooms)
         while batch := [*islice(left, BATCH)]:
-            found |= await self._take_over(self._process, batch) or set()
-        self._told -= told - found
+            await self._take_over(self._process, batch)
         self._restoring = False
         for room in rooms:
             self._forget(room)
@@ -350,13 +379,12 @@ class Presence:
         rooms = self._name("rooms", process)
         # Other processes do the same. Rooms at random are mostly others than theirs; those that are done are removed.
         while batch := await self._link.some_members(rooms, BATCH):
-            if await self._take_over(process, batch) is None:
+            if not await self._take_over(process, batch):
                 return
         await self._link.call(FORGET, [self._leases, self._clock, rooms], process)
 
-    async def _take_over(self, process: str, rooms: list[str]) -> set[tuple[str, str]] | None:
-        """Take over the keys of a process that has ended, or that this process has lost. None if it has not ended."""
-        found = set[tuple[str, str]]()
+    async def _take_over(self, process: str, rooms: list[str]) -> bool:
+        """Take over the keys of a process that has ended, or that this process has lost. False if it has not ended."""
         cursors = dict.fromkeys(rooms, b"0")
         self._calls.update(rooms)
         try:
@@ -364,23 +392,24 @@ class Presence:
                 calls = [self._bury_in(room, process, cursor) for room, cursor in cursors.items()]
                 for room, reply in zip([*cursors], await asyncio.gather(*calls), strict=True):
                     if reply is None:
-                        return None
-                    cursors[room], keys, connections = reply
+                        return False
+                    cursors[room], keys, connections, owed = reply
                     if cursors[room] == b"0":
                         del cursors[room]
                     for key, ms in _pairs(keys):
-                        found.add((room, key.decode()))
                         self._set_grace(room, key.decode(), ms / 1000)
                     for number, entry in _pairs(connections):
                         self._leave_lost(room, int(number), entry.decode())
+                    for key, name in _pairs(owed):
+                        self._duties.confirm_lost(room, key.decode(), name.decode())
         finally:
             self._have_ended(rooms)
-        return found
+        return True
 
     def _bury_in(self, room: str, process: str, cursor: bytes) -> asyncio.Future[Any]:
         names = [self._name(kind, process) for kind in ("rooms", "buried")]
         keys = [self._hash(room), self._name("rooms", self._process), self._leases, self._clock, *names]
-        return self._link.call(BURY, keys, process, self._process, room, cursor)
+        return self._link.call(BURY, keys, process, self._process, room, cursor, self._duties.number())
 
     def _leave_lost(self, room: str, connection: int, found: str) -> None:
         """Redis has a connection of this process. If it has left, the call has got lost."""
