@@ -9,7 +9,7 @@ from math import inf
 import pytest
 
 from endwell.rooms import broker as module
-from endwell.rooms.broker import MAX_TELLING, Broker, Link
+from endwell.rooms.broker import Broker, Link
 from endwell.rooms.frames import (
     OWN,
     PUBLICATION,
@@ -21,6 +21,7 @@ from endwell.rooms.frames import (
     unpack_published,
 )
 from endwell.rooms.present import PART
+from endwell.rooms.tellings import MAX_TELLING
 
 READ, WRITE = 1, 4
 #: What is ready and is no link.
@@ -59,7 +60,10 @@ def test_what_a_worker_has_sent_before_its_end_is_handled(broker, monkeypatch, s
         far.sendall(pack_word("enter", "a", 1, "ada", {}, 60.0) + pack_word("leave", "a", 1, "ada", 0.0))
         far.close()
         broker.remove(link)
-        assert words(broker, other) == [["went", "a", "ada", {}, 0, 1]]
+        # It has ended before it has told that the key has come.
+        assert turn(broker, broker.links[0], other) == [["came", "a", "ada", {}, 1, 1]]
+        assert turn(broker, broker.links[0], other) == [["went", "a", "ada", {}, 0, 2]]
+        assert turn(broker, broker.links[0], other) == []
     link.close()
 
 
@@ -76,15 +80,16 @@ def test_a_key_that_leaves_while_there_is_no_worker_is_told_to_the_next_one(brok
     with far:
         far.sendall(pack_word("enter", "a", 1, "x", {}, 0.0))
         broker.readable(link)
+        assert turn(broker, link, far) == [["came", "a", "x", {}, 1, 1]]
         broker.remove(link)
         link.close()
     broker.tick()
-    for expected in ([["went", "a", "x", {}, 0, 1]], []):
+    for expected in ([["went", "a", "x", {}, 0, 2]], []):
         link, far = connect(broker)
         with far:
             if expected:
                 assert words(broker, far) == expected
-                far.sendall(pack_word("told", 1))
+                far.sendall(pack_word("told", 2))
                 broker.readable(link)
             else:
                 with pytest.raises(BlockingIOError):
@@ -99,30 +104,29 @@ def test_a_key_that_has_left_is_told_to_another_worker_if_the_first_one_ends_bef
     with far:
         far.sendall(pack_word("enter", "a", 1, "x", {}, 0.0) + pack_word("leave", "a", 1, "x", 0.0))
         broker.readable(link)
-        assert words(broker, far) == [["came", "a", "x", {}, 1], ["went", "a", "x", {}, 0, 1]]
+        assert turn(broker, link, far) == [["came", "a", "x", {}, 1, 1]]
+        assert words(broker, far) == [["went", "a", "x", {}, 0, 2]]
         _, other = connect(broker)
         with other:
             if told:
-                far.sendall(pack_word("told", 1))
+                far.sendall(pack_word("told", 2))
             broker.remove(link)
             link.close()
             if told:
                 with pytest.raises(BlockingIOError):
                     words(broker, other)
             else:
-                assert words(broker, other) == [["went", "a", "x", {}, 0, 2]]
+                assert words(broker, other) == [["went", "a", "x", {}, 0, 3]]
 
 
 def turn(broker, link, far):
-    """The words that a worker gets, which confirms each that needs it."""
+    """The words that a worker gets, which confirms each."""
     broker.tick()
     try:
         found = words(broker, far)
     except BlockingIOError:
         found = []
-    far.sendall(
-        b"".join(pack_word("told", each[5]) for each in found if each[0] == "went") or pack_word("nothing")
-    )
+    far.sendall(b"".join(pack_word("told", each[5]) for each in found) or pack_word("nothing"))
     broker.readable(link)
     return found
 
@@ -135,6 +139,7 @@ def test_a_worker_is_told_step_by_step_that_all_keys_of_another_one_have_left(br
         for number in range(count):
             far.sendall(pack_word("enter", "a", number, f"{number}", {}, 0.0))
             broker.readable(link)
+            assert len(turn(broker, link, far)) == 1
         broker.remove(link)
         link.close()
         found = []
@@ -143,7 +148,8 @@ def test_a_worker_is_told_step_by_step_that_all_keys_of_another_one_have_left(br
             assert len(some) <= MAX_TELLING
             found += some
         assert sorted(int(each[2]) for each in found) == list(range(count))
-        assert not other_link.telling
+        assert {each[0] for each in found} == {"went"}
+        assert turn(broker, other_link, other) == []
 
 
 def test_a_key_that_comes_again_is_told_behind_its_leaving(broker):
@@ -160,7 +166,8 @@ def test_a_key_that_comes_again_is_told_behind_its_leaving(broker):
         broker.readable(link)
         found = []
         for _ in range(10):
-            found += turn(broker, link, far)
+            found += (some := turn(broker, link, far))
+            assert len(some) <= MAX_TELLING
         assert [each[0] for each in found if each[2] == last] == ["came", "went", "came"]
 
 
@@ -180,8 +187,54 @@ def test_what_a_worker_that_stands_still_has_not_been_told_is_told_to_another_on
         found = []
         for _ in range(10):
             found += turn(broker, other_link, other)
-        assert {each[0] for each in found} == {"went"}
-        assert sorted(int(each[2]) for each in found) == list(range(2 * MAX_TELLING))
+        for number in range(2 * MAX_TELLING):
+            assert [each[0] for each in found if each[2] == f"{number}"] == ["came", "went"]
+        assert len(found) == 4 * MAX_TELLING
+
+
+def test_what_a_worker_has_not_told_is_told_by_the_next_one_with_a_connection_of_the_key(broker):
+    link, far = connect(broker)
+    other_link, other = connect(broker)
+    newest_link, newest = connect(broker)
+    with far, other, newest:
+        for key in ("before", "after", "never"):
+            far.sendall(pack_word("enter", "a", 1, key, {}, 60.0 if key == "after" else 0.0))
+        broker.readable(link)
+        other.sendall(pack_word("enter", "a", 2, "before", {}, 0.0))
+        broker.readable(other_link)
+        assert turn(broker, other_link, other) == []
+        broker.remove(link)
+        link.close()
+        assert [each[:3] for each in turn(broker, other_link, other)] == [["came", "a", "before"]]
+        other.sendall(pack_word("enter", "a", 3, "after", {}, 0.0))
+        broker.readable(other_link)
+        assert [each[:3] for each in turn(broker, other_link, other)] == [["came", "a", "after"]]
+        # Nobody has a connection of this one.
+        assert [each[:3] for each in turn(broker, newest_link, newest)] == [["came", "a", "never"]]
+        assert [each[:3] for each in turn(broker, newest_link, newest)] == [["went", "a", "never"]]
+        for connection, key in ((2, "before"), (3, "after")):
+            other.sendall(pack_word("leave", "a", connection, key, 0.0))
+        broker.readable(other_link)
+        assert [each[:3] for each in turn(broker, other_link, other)] == [
+            ["went", "a", "before"],
+            ["went", "a", "after"],
+        ]
+
+
+def test_a_key_that_moves_to_another_worker_is_told_there_when_the_first_one_has_told_its_leaving(broker):
+    link, far = connect(broker)
+    other_link, other = connect(broker)
+    with far, other:
+        far.sendall(pack_word("enter", "a", 1, "ada", {}, 0.0))
+        broker.readable(link)
+        assert [each[0] for each in turn(broker, link, far)] == ["came"]
+        far.sendall(pack_word("leave", "a", 1, "ada", 0.0))
+        broker.readable(link)
+        other.sendall(pack_word("enter", "a", 2, "ada", {}, 0.0))
+        broker.readable(other_link)
+        assert turn(broker, other_link, other) == []
+        assert [each[0] for each in turn(broker, link, far)] == ["went"]
+        assert [each[0] for each in turn(broker, other_link, other)] == ["came"]
 
 
 @pytest.mark.parametrize("asks_on", [True, False])
@@ -194,7 +247,7 @@ def test_a_worker_reads_the_keys_of_a_room_in_parts(broker, asks_on):
         for number in range(count):
             far.sendall(pack_word("enter", "a", number, f"{number}", {}, 0.0))
             broker.readable(link)
-            words(broker, far)
+            turn(broker, link, far)
         found, after = [], []
         for _ in range(3 if asks_on else 1):
             far.sendall(pack_word("presence", 7, "a", *after))

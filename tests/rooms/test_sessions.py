@@ -13,6 +13,7 @@ import endwell
 from endwell import Cause, Close
 from endwell.errors import BusUnavailable, RoomLimit
 from endwell.rooms import Rooms
+from endwell.rooms.frames import pack_word
 from endwell.rooms.keys import SESSIONS
 from endwell.rooms.supervised import SupervisorBus
 from endwell.server import claims
@@ -411,3 +412,22 @@ async def test_nothing_is_kept_of_a_key_that_has_left(hall, monkeypatch):
         held = [server.sessions._claims._known for server in place.servers]
         await until(lambda: held == [{}, {}] and place.events[-1][1:] == ("left", "ada"))
         assert not any(server.sessions._claims._unsent for server in place.servers)
+
+
+async def test_a_key_whose_process_ends_before_it_has_joined_does_not_leave(face):
+    async with house(1, "supervisor") as made:
+        place, pump = Hall(made, face), made.pump
+        for name in ("bob", "ada"):
+            far = pump.connect()
+            with far:
+                far.sendall(pack_word("enter", SESSIONS, 1, json.dumps(name), {}, 0.05))
+                await until(lambda name=name: pump.broker._hub.has(SESSIONS, json.dumps(name)))
+            if name == "ada":
+                await place.join(0)  # within the grace
+        await until(lambda: not pump.broker._hub.has(SESSIONS, '"bob"'))
+        await until(lambda: len(place.events) == 1)
+        await place.servers[0].rooms._registry.bus.flush()
+        await place.clients[0].close(1000)
+        await until(lambda: len(place.events) == 2)
+        assert place.events == [(0, "joined", "ada"), (0, "left", "ada")]
+        assert not place.servers[0].sessions._claims._untold

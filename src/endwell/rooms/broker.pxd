@@ -19,8 +19,6 @@ cdef class Link:
     cdef readonly bint ended
     cdef public bint keeps_own
     cdef public bint asks_on
-    cdef readonly dict telling
-    cdef readonly object untold
     cdef readonly bint empty
 
     @cython.locals(data=bytes)
@@ -36,8 +34,7 @@ cdef class Broker:
     cdef readonly Hub _hub
     cdef list _links
     cdef dict _descriptors
-    cdef list _untold
-    cdef object _tellings
+    cdef readonly object _tellings
     cdef readonly dict _words
 
     @cython.locals(due=cython.double, each=tuple, link=Link, others=list)

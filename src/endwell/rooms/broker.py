@@ -7,7 +7,7 @@ import logging
 import socket
 from collections import deque
 from collections.abc import Callable
-from itertools import count, islice
+from itertools import islice
 from math import inf
 from typing import Any, TypeAlias
 
@@ -30,6 +30,7 @@ from .history import size_of
 from .hub import MAX_KNOWN_ROOMS, Hub
 from .position import Position
 from .present import PART, Connection, Left
+from .tellings import Tellings
 
 __all__ = ["Broker", "Link"]
 
@@ -50,9 +51,6 @@ _buffer = bytearray(READ_SIZE)
 #: reads a history. More than one message may be in it only up to that sum. It takes some milliseconds.
 PAGE = 1000
 PAGE_BYTES = 1 << 18
-#: Maximum number of keys of which a worker is told at the same time that they have left. A worker that exits may have
-#: many connections, and the callbacks of another one take time.
-MAX_TELLING = 200
 
 
 class Link:
@@ -78,10 +76,6 @@ class Link:
         self.keeps_own = False
         #: Whether the worker asks again if an answer has only the first part of a history, or of the keys of a room.
         self.asks_on = False
-        #: The keys of which the worker is being told that they have left, until it says that it was told.
-        self.telling: dict[int, Left] = {}
-        #: The words of keys that it is told next.
-        self.untold: deque[tuple[str, Left]] = deque()
         #: Whether the last :meth:`read` has found nothing.
         self.empty = False
 
@@ -176,9 +170,8 @@ class Broker:
         self._links: list[Link] = []
         #: The same by their descriptors.
         self._descriptors: dict[int, Link] = {}
-        #: The keys that have left while there was no worker.
-        self._untold: list[Left] = []
-        self._tellings = count(1)
+        #: What the workers have to be told of keys.
+        self._tellings = Tellings(self._hub.listeners_of, self._choose, self._tell_one)
         self._words: dict[str, Callable[..., None]] = {
             "listen": self._listen,
             "ignore": self._ignore,
@@ -207,8 +200,7 @@ class Broker:
         """Connect a worker."""
         self._links.append(link)
         self._descriptors[link.fileno()] = link
-        untold, self._untold = self._untold, []
-        self._tell(untold)
+        self._tellings.look_again()
 
     def remove(self, link: Link) -> None:
         """Disconnect a worker, which has ended."""
@@ -219,7 +211,7 @@ class Broker:
             while not link.ended and not link.empty:
                 self.readable(link)
             self._hub.remove_later(link, monotonic())
-            self._tell([*link.telling.values(), *(each for word, each in link.untold if word == "went")])
+            self._tellings.remove(link)
 
     def serve(self, wait: Callable[[float | None], Ready], moment: float) -> Ready:
         """Forward publications, until something else happens.
@@ -344,9 +336,8 @@ class Broker:
     def _enter(self, link: Link, room: str, connection: int, key: str, info: Any, grace: float) -> None:
         present = self._hub.enter(room, Connection(link, connection), key, info, grace, monotonic())
         if present is not None:
-            # Not before the word that the same key has left.
-            link.untold.append(("came", Left(room, present, link)))
-            self._tell_next(link)
+            self._tellings.add("came", Left(room, present, link))
+        self._tellings.look(room, key)
 
     def _leave(self, link: Link, room: str, connection: int, key: str, grace: float) -> None:
         self._tell(self._hub.leave(room, Connection(link, connection), key, grace, monotonic()))
@@ -367,26 +358,20 @@ class Broker:
     def _asks_on(self, link: Link) -> None:
         link.asks_on = True
 
+    # -- what workers are told of keys -----------------------------------------------------
+
     def _tell(self, left: list[Left]) -> None:
         for each in left:
-            # The newest worker, because an older one may be about to exit.
-            link = each.listener if each.listener in self._links else next(reversed(self._links), None)
-            if link is None:
-                self._untold.append(each)
-            else:
-                link.untold.append(("went", each))
-                self._tell_next(link)
+            self._tellings.add("went", each)
 
-    def _tell_next(self, link: Link) -> None:
-        while link.untold and len(link.telling) < MAX_TELLING:
-            word, each = link.untold.popleft()
-            numbers = []
-            if word == "went":
-                numbers.append(next(self._tellings))
-                link.telling[numbers[0]] = each
-            room, present, _ = each
-            link.write(pack_word(word, room, present.key, present.info, present.connections, *numbers))
+    def _choose(self, links: list[Link], anyone: bool) -> Link | None:
+        # The newest worker, because an older one may be about to exit.
+        others = reversed(self._links) if anyone else ()
+        return next((link for link in (*links, *others) if link in self._links), None)
+
+    def _tell_one(self, link: Link, number: int, word: str, each: Left) -> None:
+        room, present, _ = each
+        link.write(pack_word(word, room, present.key, present.info, present.connections, number))
 
     def _told(self, link: Link, number: int) -> None:
-        link.telling.pop(number, None)
-        self._tell_next(link)
+        self._tellings.done(link, number)

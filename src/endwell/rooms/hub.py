@@ -212,6 +212,8 @@ class Hub:
         if room is None or entry is None or connection not in entry.connections:
             return []
         del entry.connections[connection]
+        if entry.first == connection:
+            entry.first = None
         if entry.connections:
             return []
         entry.listener = connection.listener
@@ -226,6 +228,12 @@ class Hub:
         room = self._rooms.get(name)
         entry = room.keys.get(key) if room is not None else None
         return None if entry is None or entry.connections else entry.listener
+
+    def listeners_of(self, name: str, key: str) -> list[Listener]:
+        """The listeners that have a connection of a key, one for each connection."""
+        room = self._rooms.get(name)
+        entry = room.keys.get(key) if room is not None else None
+        return [] if entry is None else [each.listener for each in entry.connections]
 
     def has(self, name: str, key: str) -> bool:
         """Whether a key is present in a room."""

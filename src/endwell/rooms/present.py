@@ -38,7 +38,7 @@ class Connection(NamedTuple):
 
 
 class Left(NamedTuple):
-    """A key has left a room. ``listener`` had its last connection."""
+    """A key has come into a room, or has left it. ``listener`` had its first or its last connection."""
 
     room: str
     present: Present
@@ -51,8 +51,8 @@ class KeyState:
     __slots__ = ("connections", "due", "first", "info", "listener", "order", "queued")
 
     def __init__(self, first: Connection) -> None:
-        #: The connection with which the key came.
-        self.first = first
+        #: The connection with which the key came; None if it has left.
+        self.first: Connection | None = first
         #: The connections, each with the seconds of grace if its process ends.
         self.connections: dict[Connection, float] = {}
         #: Of the newest connection.

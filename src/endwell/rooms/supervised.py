@@ -276,7 +276,8 @@ class SupervisorBus(Bus, asyncio.Protocol):
             tell = self._receiver.came if word == "came" else self._receiver.went
             tell(room, Present(key, info, connections))
             if numbers:
-                # Without this, the supervisor would tell another worker when this one has ended.
+                # Until then, the supervisor does not tell what follows of the key, and if this process ends, it
+                # tells another one.
                 self._send(pack_word("told", *numbers))
 
     def _ask_page(self, number: int, room: str, after: Position | None, limit: int | None) -> None:

@@ -83,7 +83,7 @@ class Heritage:
             self._room.listeners.update(listeners)
         elif word == "key":
             key, info, listener, first, due, connections = values
-            entry = self._room.keys[key] = KeyState(Connection(*first))
+            entry = self._room.keys[key] = KeyState(Connection(*first or ("", 0)))
             entry.info, entry.listener = info, listener
             entry.due = inf if due is None else self._now + due
             entry.connections = {Connection(*each): grace for *each, grace in connections}
