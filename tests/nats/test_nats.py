@@ -439,6 +439,42 @@ async def test_a_key_that_comes_again_elsewhere_is_not_told_to_have_left(shared)
         assert [event for _, event, _, _ in made.events] == ["joined"]
 
 
+async def test_a_key_that_comes_again_before_its_coming_was_told_has_joined(shared):
+    async with house(2, shared.url, grace=60.0) as made:
+        bus = follower_of([server.rooms._registry.bus for server in made.servers])
+        bus.enter("a", 1000, "ada", {}, 60.0)
+        bus.leave("a", 1000, "ada", 60.0)
+        bus.enter("a", 1001, "ada", {}, 60.0)
+        await until(lambda: made.events)
+        bus.leave("a", 1001, "ada", 0.0)
+        await until(lambda: len(made.events) == 2)
+        assert [event for _, event, _, _ in made.events] == ["joined", "left"]
+
+
+@pytest.mark.parametrize("returns", [True, False])
+async def test_a_key_whose_process_ends_before_it_tells_it_has_joined_before_it_leaves(
+    shared, quick, monkeypatch, returns
+):
+    monkeypatch.setattr(sequencer, "LEASE_TIME", 3.0)
+    async with house(2, shared.url) as made:
+        buses = [server.rooms._registry.bus for server in made.servers]
+        follower, leader = follower_of(buses), leader_of(buses)
+        hub = leader._leadership._sequencer._hub
+        follower._told = lambda *values: None  # it ends before that
+        follower.enter("a", 1000, "ada", {}, 60.0 if returns else 0.0)
+        await until(lambda: hub.has("a", "ada"))
+        await follower.flush()
+        crash(follower)
+        if returns:
+            await until(lambda: not hub.listeners_of("a", "ada"))
+            leader.enter("a", 1001, "ada", {}, 0.0)
+            await until(lambda: made.events)
+            leader.leave("a", 1001, "ada", 0.0)
+        await until(lambda: len(made.events) == 2)
+        number = buses.index(leader)
+        assert made.events == [(number, "joined", "a", "ada"), (number, "left", "a", "ada")]
+
+
 async def test_the_next_leader_knows_the_connections_of_all_processes(shared, quick):
     buses = [NatsBus(f"{shared.url}?prefix=places", 1 << 20) for _ in range(3)]
     for bus in buses:

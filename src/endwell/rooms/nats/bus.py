@@ -215,8 +215,10 @@ class NatsBus(FollowingBus):
             self._asks.answered(int(name), data, nobody)
 
     def _told(self, word: str, *values: Any) -> None:
-        if word == "went":
-            self._presence.went(*values)
+        if word in ("came", "went"):
+            number, *told = values
+            self._presence.tell(word, tuple(number), *told)
+            self._asks.ask("told", *number, repeats=True)
         elif word == "stays":
             self._presence.stays(*values)
         elif word == "restore":

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 from ..bus import Receiver
 from ..present import Info, Present
+from ..tellings import MAX_TELLING
 
 __all__ = ["Entry", "Presence"]
 
@@ -47,8 +48,10 @@ class Presence:
         self._ask = ask
         self._loop = asyncio.get_running_loop()
         self._rooms: defaultdict[str, dict[int, Entry]] = defaultdict(dict)
-        #: The connections of which no leader has confirmed that they have come.
-        self._untold: set[tuple[str, int]] = set()
+        #: The connections of each key of which the callbacks may have to be told.
+        self._untold: dict[tuple[str, str], set[int]] = {}
+        #: The last tellings of the leaders, which may be repeated.
+        self._heard: dict[tuple[Any, ...], None] = {}
         #: The keys whose last connection has left, until the leader tells more of them.
         self._leaving: dict[tuple[str, str], _Leaving] = {}
 
@@ -56,7 +59,7 @@ class Presence:
         """A connection has come."""
         self._rooms[room][connection] = entry
         self._forget(room, entry.key)
-        self._untold.add((room, connection))
+        self._untold.setdefault((room, entry.key), set()).add(connection)
         self._enter(room, connection, entry)
 
     def leave(self, room: str, connection: int, key: str, grace: float) -> None:
@@ -74,10 +77,10 @@ class Presence:
         for room, entries in self._rooms.items():
             for connection, entry in entries.items():
                 if announce:
-                    self._untold.add((room, connection))
+                    self._untold.setdefault((room, entry.key), set()).add(connection)
                 self._enter(room, connection, entry)
         for (room, key), (connection, info, due) in self._leaving.items():
-            if (room, connection) in self._untold:
+            if connection in self._untold.get((room, key), ()):
                 # It has come and left without a leader: both are to be told.
                 self._enter(room, connection, Entry(key, info, 0.0))
             grace = max(due - self._loop.time(), MIN_GRACE)
@@ -88,33 +91,45 @@ class Presence:
         """A key has come again, in another process."""
         self._forget(room, key)
 
-    def went(self, room: str, key: str, info: Info) -> None:
-        """A key has left, whose last connection was one of this process, or of one that has ended."""
-        self._forget(room, key)
-        self._receiver.went(room, Present(key, info, 0))
+    def tell(self, word: str, number: tuple[Any, ...], room: str, key: str, info: Info) -> None:
+        """A key has come or left, with a connection of this process, or of one that has ended."""
+        if number in self._heard:
+            return  # the leader has not heard that it was told
+        self._heard[number] = None
+        if len(self._heard) > 2 * MAX_TELLING:
+            del self._heard[next(iter(self._heard))]
+        if word == "came":
+            self._untold.pop((room, key), None)
+            self._receiver.came(room, Present(key, info, 1))
+        else:
+            self._forget(room, key)
+            self._receiver.went(room, Present(key, info, 0))
 
     def _forget(self, room: str, key: str) -> None:
         if (leaving := self._leaving.pop((room, key), None)) is not None:
-            self._untold.discard((room, leaving.connection))
+            self._is_told(room, key, leaving.connection)
+
+    def _is_told(self, room: str, key: str, connection: int) -> None:
+        untold = self._untold.get((room, key), set())
+        untold.discard(connection)
+        if not untold:
+            self._untold.pop((room, key), None)
 
     def _enter(self, room: str, connection: int, entry: Entry) -> None:
-        reply = self._ask("enter", room, connection, entry.key, entry.info, entry.grace)
-        reply.add_done_callback(partial(self._has_entered, room, connection, entry))
+        untold = connection in self._untold.get((room, entry.key), ())
+        reply = self._ask("enter", room, connection, entry.key, entry.info, entry.grace, untold)
+        reply.add_done_callback(partial(self._has_entered, room, connection, entry.key))
 
-    def _has_entered(self, room: str, connection: int, entry: Entry, reply: asyncio.Future[Any]) -> None:
+    def _has_entered(self, room: str, connection: int, key: str, reply: asyncio.Future[Any]) -> None:
         # Without an answer, `restore` repeats it.
-        if not reply.cancelled() and reply.exception() is None and (room, connection) in self._untold:
-            self._untold.discard((room, connection))
-            _, came = reply.result()
-            if came:
-                self._receiver.came(room, Present(entry.key, entry.info, 1))
+        if not reply.cancelled() and reply.exception() is None:
+            _, comes = reply.result()
+            if not comes:
+                self._is_told(room, key, connection)
 
     def _has_left(self, room: str, key: str, reply: asyncio.Future[Any]) -> None:
         if reply.cancelled() or reply.exception() is not None:
             return
         (word,) = reply.result()
-        leaving = self._leaving.get((room, key))
         if word == "stays":
             self._forget(room, key)
-        elif word == "gone" and leaving is not None:
-            self.went(room, key, leaving.info)

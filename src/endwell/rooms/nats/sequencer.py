@@ -22,6 +22,7 @@ from ..hub import Hub
 from ..listening import Heard
 from ..position import Position
 from ..present import PART, Connection, Left
+from ..tellings import Tellings
 from .heritage import Heritage, pack_heritage
 from .words import Rank, pack_heard, pack_page, pack_presence
 
@@ -59,6 +60,8 @@ class Sequencer:
         self._send = send
         self._spread = spread
         self._hub: Hub = Hub(*limits)
+        #: What the processes have to be told of keys.
+        self._tellings = Tellings(self._hub.listeners_of, self._choose, self._tell_one)
         #: When each process has given a sign of life.
         self._processes: dict[str, float] = {}
         #: What the processes have told again that restore their state.
@@ -77,6 +80,7 @@ class Sequencer:
             "enter": self._enter,
             "leave": self._leave,
             "leaving": self._leaving,
+            "told": self._told,
             "presence": self._presence,
             "reserve": self._reserve,
         }
@@ -132,6 +136,7 @@ class Sequencer:
         """Choose the next leader, and return what it must know. None if it begins without that."""
         self._now = now
         self._goodbye(self.rank.process)
+        self._tellings.tell_all()
         # The newest process, because an older one may be about to exit.
         alive = [process for process, heard in self._processes.items() if heard + ALIVE_TIME > now]
         parts = pack_heritage(self._hub, now, size) if alive else None
@@ -181,35 +186,40 @@ class Sequencer:
 
     # -- presence ------------------------------------------------------------------------
 
-    def _enter(self, process: str, room: str, connection: int, key: str, info: Any, grace: float) -> bytes:
+    def _enter(self, process: str, room: str, connection: int, *entry: Any) -> bytes:
+        # Whether the callbacks of the process are to be told if the key comes with this connection.
+        key, info, grace, untold = entry
         awaited_by = self._hub.awaited_by(room, key)
         if awaited_by is not None and awaited_by != process:
             self._send(awaited_by, "tell", pack_word("stays", room, key))
         present = self._hub.enter(room, Connection(process, connection), key, info, grace, self._now)
         if process in self._restoring:
             self._restoring[process][1].add((room, connection))
-        return pack_word("came", present is not None)
+        comes = untold and present is not None
+        if comes and present is not None and not self._tellings.has(room, key):
+            self._tellings.add("came", Left(room, present, process))
+        self._tellings.look(room, key)
+        return pack_word("comes", comes)
 
     def _leave(self, process: str, room: str, connection: int, key: str, grace: float) -> bytes:
-        left = self._hub.leave(room, Connection(process, connection), key, grace, self._now)
+        self._tell(self._hub.leave(room, Connection(process, connection), key, grace, self._now))
         if process in self._restoring:
             self._restoring[process][1].discard((room, connection))
-        return self._left(process, room, key, gone=bool(left))
+        return self._left(process, room, key)
 
     def _leaving(self, process: str, room: str, connection: int, key: str, info: Any, grace: float) -> bytes:
         """A process repeats that a key has left with its last connection, because it was told no more of it."""
         at = Connection(process, connection)
-        left = self._hub.leave(room, at, key, grace, self._now)
-        if not left and not self._hub.has(room, key):
+        self._tell(self._hub.leave(room, at, key, grace, self._now))
+        if not self._hub.has(room, key) and not self._tellings.has(room, key):
             # The leader that knew it has ended.
             self._hub.enter(room, at, key, info, 0.0, self._now)
             self._hub.leave(room, at, key, grace, self._now)
-        return self._left(process, room, key, gone=bool(left))
+        return self._left(process, room, key)
 
-    def _left(self, process: str, room: str, key: str, *, gone: bool) -> bytes:
-        if gone:
-            return pack_word("gone")
-        return pack_word("later" if self._hub.awaited_by(room, key) == process else "stays")
+    def _left(self, process: str, room: str, key: str) -> bytes:
+        leaves = self._hub.awaited_by(room, key) == process or not self._hub.has(room, key)
+        return pack_word("later" if leaves else "stays")
 
     def _presence(self, process: str, room: str, after: list[Any]) -> list[bytes]:
         *rank, number = after or [0]
@@ -222,10 +232,23 @@ class Sequencer:
         return pack_word("reserved", *self._hub.reserve(process, held, wanted, limit))
 
     def _tell(self, left: list[Left]) -> None:
-        for room, present, listener in left:
-            # A process that has ended is told by this one.
-            process = listener if listener in self._processes else self.rank.process
-            self._send(process, "tell", pack_word("went", room, present.key, present.info))
+        for each in left:
+            self._tellings.add("went", each)
+
+    def _choose(self, processes: list[str], anyone: bool) -> str | None:
+        others = [self.rank.process] if anyone else []
+        return next(
+            (each for each in (*processes, *others) if each in self._processes or each in others), None
+        )
+
+    def _tell_one(self, process: str, number: int, word: str, left: Left) -> None:
+        name = [*self.rank, number]
+        self._send(process, "tell", pack_word(word, name, left.room, left.present.key, left.present.info))
+
+    def _told(self, process: str, term: int, leader: str, number: int) -> bytes:
+        if (term, leader) == self.rank:
+            self._tellings.done(process, number)
+        return pack_word("done")
 
     # -- processes -----------------------------------------------------------------------
 
@@ -243,10 +266,12 @@ class Sequencer:
     def _restored(self, process: str) -> bytes:
         if (kept := self._restoring.pop(process, None)) is not None:
             self._tell(self._hub.remove(process, self._now, kept))
+        self._tellings.again(process)
         return pack_word("done")
 
     def _goodbye(self, process: str) -> bytes:
         self._processes.pop(process, None)
         self._restoring.pop(process, None)
         self._tell(self._hub.remove(process, self._now))
+        self._tellings.remove(process)
         return pack_word("done")
