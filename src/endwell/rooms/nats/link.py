@@ -25,6 +25,9 @@ logger = logging.getLogger("endwell.rooms")
 #: Maximum seconds for the tasks of a connection to end, after it was aborted.
 CLOSE_TIME = 1.0
 
+#: Maximum number of messages that are sent, or handled, in one turn of the event loop. It takes some milliseconds.
+TURN = 100
+
 #: What is called with the last token of the subject, the reply subject, the data, and whether there is no
 #: receiver for what was sent.
 Receive = Callable[[str, str, bytes, bool], None]
@@ -36,13 +39,22 @@ class OrderedClient(Client):
     The package has a task for each subscription. If several messages arrive at once, it calls all callbacks of one
     subscription before those of the next one. A process would then hear that another one leads before it has
     heard all that the leader before has sent.
+
+    The package handles all that has arrived, some thousand messages, in one turn of the loop. This is cut into turns.
     """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._handled = 0
 
     async def _process_msg(self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes) -> None:
         subscription = self._subs.get(sid)
         if subscription is not None and subscription._cb is not None:
             message = self._build_message(sid, subject, reply, data, await self._process_headers(headers))
             await subscription._cb(message)
+            self._handled += 1
+            if self._handled % TURN == 0:
+                await asyncio.sleep(0)
 
 
 class Link(ReturningLink):
@@ -206,6 +218,7 @@ class Link(ReturningLink):
     # -- the work while connected ------------------------------------------------------
 
     async def _write(self, client: Client) -> None:
+        written = 0
         while True:
             while self._queue:
                 command = self._queue.popleft()
@@ -220,6 +233,9 @@ class Link(ReturningLink):
                         logger.error("nothing is sent to %r, which is no subject", subject)
                 else:
                     await self._write_subscription(client, *command)
+                written += 1
+                if written % TURN == 0:
+                    await asyncio.sleep(0)
             self._wake.clear()
             self._written.wake()
             await self._wake.wait()
@@ -230,6 +246,8 @@ class Link(ReturningLink):
         if receive is not None:
 
             async def callback(message: Msg) -> None:
+                if self._client is not client:
+                    return  # that connection is lost, and what this process has missed is known from its end on
                 headers = message.headers
                 nobody = headers is not None and headers.get("Status") == "503"
                 try:
