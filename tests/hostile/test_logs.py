@@ -137,6 +137,7 @@ BY_NOBODY = {
     "the application has no lifespan: it %s at its startup",
     "the event loop was stalled for %.1f s",
     "the drain report of %s is of another version: %r",
+    "telling the leader what this process has failed",
     "telling the other processes that this one is alive failed",
     "the supervisor has exited: this worker drains",
     "the supervisor has not answered for %g s",

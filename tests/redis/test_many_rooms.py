@@ -8,6 +8,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 
 import pytest
 
+from endwell.rooms import returning
 from endwell.rooms.redis import RedisBus, presence
 from endwell.rooms.redis.scripts import BURY, ENTER
 from tests.pair import until, write_later
@@ -135,7 +136,7 @@ async def far(redis):
 def slow(quick, monkeypatch):
     """A lease is shorter than a round trip for each room, and one call follows the other."""
     monkeypatch.setattr(presence, "LEASE_TIME", 0.6)
-    monkeypatch.setattr(presence, "BATCH", 1, raising=False)
+    monkeypatch.setattr(returning, "BATCH", 1)
 
 
 async def test_a_process_that_restores_its_rooms_longer_than_a_lease_is_not_removed(redis):
@@ -175,7 +176,7 @@ async def test_a_process_that_buries_another_one_longer_than_a_lease_is_not_remo
 
 
 async def test_processes_that_bury_the_same_one_share_the_work(redis, monkeypatch):
-    monkeypatch.setattr(presence, "BATCH", 10)
+    monkeypatch.setattr(returning, "BATCH", 10)
     rooms = [f"room{number}" for number in range(200)]
     async with processes(*[redis.url] * 5) as (dead, *others):
         await dead.enters(rooms)

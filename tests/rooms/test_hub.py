@@ -330,6 +330,32 @@ def test_what_ends_with_a_process_that_has_many_connections_is_done_in_steps(hub
     assert [each.key for room in ("r0", "r1", "r2") for each in present(hub, room)] == ["stays", "late"]
 
 
+def test_what_comes_while_its_process_is_being_removed_stays_and_what_was_told_again_too(hub):
+    one = object()
+    for number in range(3 * STEPS):
+        hub.enter("a", Connection(one, number), f"{number}", {}, 0.0, 0.0)
+    hub.listen("a", one, 0.0)
+    hub.listen("b", one, 0.0)
+    hub.reserve(one, 10, 0, 100)
+    hub.remove_later(one, 1.0, ({"b"}, {("a", 0), ("b", 1), ("a", 3 * STEPS - 2)}))
+    assert [room.listeners for _, room in hub.states()] == [set(), {one}]
+    assert hub.reserved == {one: 10}
+    left = hub.tick(1.0)
+    assert hub.is_removing(one)
+    hub.enter("a", Connection(one, 3 * STEPS - 1), f"{3 * STEPS - 1}", {}, 0.0, 1.0)
+    assert hub.enter("a", Connection(one, 3 * STEPS), "new", {}, 0.0, 1.0) is not None
+    while hub.is_removing(one):
+        left += hub.tick(1.0)
+    assert [each.present.key for each in left] == [f"{number}" for number in range(1, 3 * STEPS - 2)]
+    assert [each.key for each in present(hub, "a")] == ["0", f"{3 * STEPS - 2}", f"{3 * STEPS - 1}", "new"]
+    # It ends before it has been removed: everything goes.
+    hub.remove_later(one, 2.0, (set(), {("a", 0)}))
+    hub.remove_later(one, 3.0)
+    assert hub.reserved == {}
+    assert {each.present.key for each in hub.tick(3.0)} == {"0", *(f"{3 * STEPS - n}" for n in (1, 2)), "new"}
+    assert not hub.is_removing(one)
+
+
 def test_the_keys_of_a_room_are_read_in_parts(hub):
     one = object()
     for number in range(10):

@@ -51,9 +51,9 @@ def test_the_next_word_of_a_key_waits_for_the_one_before_and_no_other_key_does(t
     assert two.words() == [("one", "came", "ada"), ("two", "came", "bob")]
     two.tellings.done("one", 1)
     assert two.words() == [("two", "went", "ada")]
-    assert two.tellings.has("a", "ada")
+    assert two.tellings.last("a", "ada") is not None
     two.tellings.done("two", 3)
-    assert not two.tellings.has("a", "ada")
+    assert two.tellings.last("a", "ada") is None
 
 
 def test_what_a_process_says_twice_or_of_another_one_ends_nothing(two):
@@ -98,4 +98,4 @@ def test_all_can_be_told_at_once(two):
     two.words()
     two.tellings.tell_all()
     assert two.words() == [("one", "went", "ada"), ("two", "came", "ada")]
-    assert not two.tellings.has("a", "ada")
+    assert two.tellings.last("a", "ada") is None

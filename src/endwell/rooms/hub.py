@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import heapq
 import secrets
-from collections import deque
 from collections.abc import Container, Iterator
 from itertools import count, islice
 from math import inf
@@ -32,7 +31,7 @@ MAX_KNOWN_ROOMS = 100_000
 STEPS = 500
 
 #: The rooms to which a listener listens, and the rooms and numbers of its connections.
-Kept = tuple[Container[str], Container[tuple[str, int]]]
+Kept = tuple[Container[str], set[tuple[str, int]]]
 #: A process, or what stands for it.
 Listener = Any
 
@@ -78,8 +77,8 @@ class Hub:
         self._leaving: list[tuple[float, str, str]] = []
         #: How many connections each listener has reserved.
         self._reserved: dict[Listener, int] = {}
-        #: The listeners that :meth:`remove_later` removes.
-        self._removals: deque[Iterator[list[Left]]] = deque()
+        #: The listeners that :meth:`remove_later` removes, each with its steps and with the connections that stay.
+        self._removals: dict[Listener, tuple[Iterator[list[Left]], set[tuple[str, int]]]] = {}
         #: The numbers of the keys, in the order in which they came.
         self._orders = count(1)
 
@@ -149,33 +148,40 @@ class Hub:
             room.listeners.discard(listener)
             self._check_idle(name, room, now)
 
-    def remove(self, listener: Listener, now: float, keep: Kept = ((), ())) -> list[Left]:
-        """Remove a listener whose process has ended, with all its connections, except those in ``keep``."""
-        if keep == ((), ()):
+    def remove(self, listener: Listener, now: float) -> list[Left]:
+        """Remove a listener whose process has ended, with all its connections."""
+        self.remove_later(listener, now)
+        return [each for left in self._removals.pop(listener)[0] for each in left]
+
+    def remove_later(self, listener: Listener, now: float, keep: Kept | None = None) -> None:
+        """:meth:`remove`, in which :meth:`tick` removes the connections. Those that come meanwhile stay.
+
+        ``keep`` is for a process that has not ended: what it has told again.
+        """
+        rooms, connections = keep or ((), set())
+        if keep is None:
             self._reserved.pop(listener, None)
-        return [each for left in self._removal(listener, now, keep) for each in left]
+        for name, room in self._rooms.items():
+            if name not in rooms:
+                room.listeners.discard(listener)
+        self._removals[listener] = self._removal(listener, now, connections), connections
 
-    def remove_later(self, listener: Listener, now: float) -> None:
-        """:meth:`remove`, in which :meth:`tick` removes the connections. The listener does not come back."""
-        self._reserved.pop(listener, None)
-        for room in self._rooms.values():
-            room.listeners.discard(listener)
-        self._removals.append(self._removal(listener, now, ((), ())))
+    def is_removing(self, listener: Listener) -> bool:
+        """Whether :meth:`remove_later` has not removed all connections yet."""
+        return listener in self._removals
 
-    def _removal(self, listener: Listener, now: float, keep: Kept) -> Iterator[list[Left]]:
+    def _removal(self, listener: Listener, now: float, keep: set[tuple[str, int]]) -> Iterator[list[Left]]:
         """The steps of :meth:`remove`: each is one key or one room, which others may have changed meanwhile."""
         for name in list(self._rooms):
             if (room := self._rooms.get(name)) is None:
                 continue
-            if name not in keep[0]:
-                room.listeners.discard(listener)
             for key in list(room.keys):
                 entry = room.keys.get(key)
                 connections = () if entry is None else entry.connections.items()
                 own = [each for each in connections if each[0].listener == listener]
                 left: list[Left] = []
                 for connection, grace in own:
-                    if (name, connection.number) not in keep[1]:
+                    if (name, connection.number) not in keep:
                         left += self.leave(name, connection, key, grace, now)
                 yield left
             self._check_idle(name, room, now)
@@ -203,6 +209,8 @@ class Hub:
             entry.order = next(self._orders)
         entry.connections[connection] = grace
         entry.info, entry.listener, entry.due = info, connection.listener, inf
+        if self._removals and connection.listener in self._removals:
+            self._removals[connection.listener][1].add((name, connection.number))
         return entry.present(key) if entry.first == connection else None
 
     def leave(self, name: str, connection: Connection, key: str, grace: float, now: float) -> list[Left]:
@@ -280,8 +288,9 @@ class Hub:
         steps = STEPS
         while self._removals and steps:
             steps -= 1
-            if (step := next(self._removals[0], None)) is None:
-                self._removals.popleft()
+            listener, (removal, _) = next(iter(self._removals.items()))
+            if (step := next(removal, None)) is None:
+                del self._removals[listener]
             else:
                 left += step
         while self._leaving and self._leaving[0][0] <= now and steps:

@@ -9,12 +9,15 @@ import socket
 import struct
 import sys
 from abc import ABC, abstractmethod
+from collections.abc import Awaitable, Iterable
+from itertools import islice
 from math import inf
 from typing import Any
 
+from ..errors import RoomLimit
 from .stalls import timeout_without_stalls
 
-__all__ = ["MAX_QUEUE", "WAIT_TIME", "ReturningLink", "abort"]
+__all__ = ["MAX_QUEUE", "WAIT_TIME", "ReturningLink", "abort", "in_batches"]
 
 logger = logging.getLogger("endwell.rooms")
 
@@ -34,6 +37,9 @@ BACKOFF = (0.05, 1.0)
 STABLE_TIME = 5.0
 #: Maximum number of bytes that wait while the server is away.
 MAX_QUEUE = 64 << 20
+#: Number of calls in progress while this process tells the server again what it has. More of them would block the event
+#: loop, and a renewal of a lease would wait for them.
+BATCH = 100
 
 
 #: ``struct linger``: on, 0 s.
@@ -174,6 +180,18 @@ class ReturningLink(ABC):
         what = "the message may have been sent" if sent else "nothing was sent"
         problem = "there is no answer" if self.connected else self._problem
         return f"{self._server} is not available ({problem}); {what}"
+
+
+async def in_batches(calls: Iterable[Awaitable[Any]]) -> None:
+    """Await calls, :data:`BATCH` at a time. Each of them begins when the iterator yields it.
+
+    A call that a limit of the rooms refuses does not end the others.
+    """
+    calls = iter(calls)
+    while batch := [*islice(calls, BATCH)]:
+        for result in await asyncio.gather(*batch, return_exceptions=True):
+            if isinstance(result, BaseException) and not isinstance(result, RoomLimit):
+                raise result
 
 
 async def end_tasks(*tasks: asyncio.Future[Any], interval: float = 0.1) -> None:

@@ -71,9 +71,10 @@ class Tellings:
         for place in [*self._free]:
             self._begin(place)
 
-    def has(self, room: str, key: str) -> bool:
-        """Whether there is something to be told of a key."""
-        return (room, key) in self._words
+    def last(self, room: str, key: str) -> str | None:
+        """The last word that is to be told of a key; None if all of them were told."""
+        words = self._words.get((room, key))
+        return words[-1][0] if words else None
 
     def done(self, process: Any, number: int) -> None:
         """A process was told."""

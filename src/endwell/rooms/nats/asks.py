@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from itertools import count
 from typing import Any
 
@@ -24,14 +25,17 @@ DOUBT_TIME = 1.0
 REFUSED = b'["refused"'
 
 Frames = list[tuple[int, bytes]]
+#: Called with a future that is done. Its callbacks are called later, when other messages may have been handled that have
+#: arrived behind the answer.
+Then = Callable[["asyncio.Future[Any]"], None]
 
 
 class _Ask:
     """One call."""
 
-    __slots__ = ("due", "frame", "future", "parts", "repeats", "sent", "waits")
+    __slots__ = ("due", "frame", "future", "parts", "repeats", "sent", "then", "waits")
 
-    def __init__(self, frame: bytes, due: int, repeats: bool, waits: bool) -> None:
+    def __init__(self, frame: bytes, due: int, repeats: bool, waits: bool, then: Then | None) -> None:
         self.frame = frame
         #: Of :class:`Overdue`: when it is given up.
         self.due = due
@@ -39,11 +43,24 @@ class _Ask:
         self.repeats = repeats
         #: Whether it waits for a leader.
         self.waits = waits
+        self.then = then
         self.future: asyncio.Future[Frames] = asyncio.get_running_loop().create_future()
         #: Whether the leader may have it.
         self.sent = False
         #: What has come of an answer in several parts.
         self.parts: Frames = []
+
+    def end(self, result: Frames | Exception) -> None:
+        """The answer is there, or is not awaited any more."""
+        if self.future.done():
+            return
+        if isinstance(result, Exception):
+            self.future.set_exception(result)
+            self.future.exception()  # the caller may be cancelled
+        else:
+            self.future.set_result(result)
+        if self.then is not None:
+            self.then(self.future)
 
 
 class Asks:
@@ -67,18 +84,21 @@ class Asks:
 
     # -- calls ---------------------------------------------------------------------
 
-    def send(self, frame: bytes, *, repeats: bool, waits: bool = True) -> asyncio.Future[Frames]:
+    def send(
+        self, frame: bytes, *, repeats: bool, waits: bool = True, then: Then | None = None
+    ) -> asyncio.Future[Frames]:
         """Send a frame. The future has the frames of the answer, or raises BusUnavailable.
 
         Args:
             frame: What is sent.
             repeats: Whether it is sent again if the answer may be lost.
             waits: Whether it waits for a leader.
+            then: Called when the future is done, unless it was cancelled.
         """
-        ask = _Ask(frame, self._overdue.begin(), repeats, waits)
+        ask = _Ask(frame, self._overdue.begin(), repeats, waits, then)
         if self._size + len(frame) > returning.MAX_QUEUE:
             text = f"{self._size} bytes wait for NATS already; nothing was sent"
-            ask.future.set_exception(BusUnavailable(text))
+            ask.end(BusUnavailable(text))
             return ask.future
         number = next(self._numbers)
         self._asks[number] = ask
@@ -86,25 +106,28 @@ class Asks:
         self._try(number, ask)
         return ask.future
 
-    def ask(self, word: str, *values: Any, repeats: bool = False) -> asyncio.Future[Any]:
+    def ask(
+        self, word: str, *values: Any, repeats: bool = False, then: Then | None = None
+    ) -> asyncio.Future[Any]:
         """Ask a word with its values. The future has the word of the answer and its values.
 
         With ``repeats``, it waits for a leader, and is sent to the next one if this one does not answer.
-        Otherwise it fails then.
+        Otherwise it fails then. ``then`` is called when the future is done, unless it was cancelled.
         """
         answer: asyncio.Future[Any] = self._loop.create_future()
 
         def answered(future: asyncio.Future[Frames]) -> None:
-            if answer.done() or future.cancelled():
+            if answer.done():
                 return
             if (error := future.exception()) is not None:
                 answer.set_exception(error)
                 answer.exception()  # many callers do not wait
             else:
                 answer.set_result(unpack_word(future.result()[0]))
+            if then is not None:
+                then(answer)
 
-        asked = self.send(pack_word(word, *values), repeats=repeats, waits=repeats)
-        asked.add_done_callback(answered)
+        asked = self.send(pack_word(word, *values), repeats=repeats, waits=repeats, then=answered)
         answer.add_done_callback(lambda _: asked.cancel())  # without effect, unless the caller was cancelled
         return answer
 
@@ -188,13 +211,7 @@ class Asks:
         if (ask := self._asks.pop(number, None)) is None:
             return
         self._size -= len(ask.frame)
-        if ask.future.done():
-            return
-        if isinstance(result, Exception):
-            ask.future.set_exception(result)
-            ask.future.exception()  # the caller may be cancelled
-        else:
-            ask.future.set_result(result)
+        ask.end(result)
 
     def _fail(self, numbers: list[int]) -> None:
         for number in numbers:

@@ -8,9 +8,10 @@ from functools import partial
 from typing import Any
 
 from ...aio.broadcast import Slow
+from ...errors import BusUnavailable
 from .. import returning
 from ..bus import Receiver
-from ..following import FollowingBus
+from ..following import RETRY_INTERVAL, FollowingBus
 from ..frames import Shared, pack_publish, pack_word, unpack_published
 from ..history import History
 from ..hub import MAX_KNOWN_ROOMS
@@ -62,6 +63,7 @@ class NatsBus(FollowingBus):
         self._reserved: tuple[int, int] | None = None
         self._stops = False
         self._ticking: asyncio.Task[None] | None = None
+        self._restoring: asyncio.Task[None] | None = None
 
     async def start(self, receiver: Receiver) -> None:
         """See :meth:`Bus.start`."""
@@ -83,8 +85,9 @@ class NatsBus(FollowingBus):
     async def stop(self) -> None:
         """See :meth:`Bus.stop`."""
         self._stops = True
-        if self._ticking is not None:
-            self._ticking.cancel()
+        for task in (self._ticking, self._restoring):
+            if task is not None:
+                task.cancel()
         self._asks.ask("goodbye")
         await self._leadership.stop()
         await self._link.stop()
@@ -222,7 +225,7 @@ class NatsBus(FollowingBus):
         elif word == "stays":
             self._presence.stays(*values)
         elif word == "restore":
-            self._restore(announce=True)
+            self._restore()
 
     def _on_change(self, connected: bool) -> None:
         if connected:
@@ -237,22 +240,43 @@ class NatsBus(FollowingBus):
         self._led.set()
         if missed and not self._stops:
             self._asks.interrupted()
-            self._restore(announce=False)
+            self._restore()
             for state in self._rooms.values():
                 if state.position is not None:
                     self._heal(state)
         self._asks.send_waiting()
 
-    def _restore(self, *, announce: bool) -> None:
+    def _restore(self) -> None:
         """Tell the leader all that it has to know of this process."""
-        self._asks.ask("restore")
+        if self._restoring is not None:
+            self._restoring.cancel()
+        self._restoring = self._loop.create_task(self._restore_all(self._restore_rooms()))
+
+    async def _restore_all(self, answer: asyncio.Future[Any]) -> None:
+        while True:
+            try:
+                word, *_ = await answer
+                await self._presence.restore(self._leadership.rank, is_known=word != "new")
+                await self._asks.ask("restored")
+            except BusUnavailable:
+                pass  # there is no leader, or it is still removing the connections of this process
+            except Exception:  # of whatever kind: the leader would remove what it is not told
+                logger.exception("telling the leader what this process has failed")
+            else:
+                return
+            await asyncio.sleep(RETRY_INTERVAL)
+            answer = self._restore_rooms()
+
+    def _restore_rooms(self) -> asyncio.Future[Any]:
+        """Before other calls, so that the leader sends this process what they publish. Returns the first answer."""
+        self._presence.begin_restore()
+        answer = self._asks.ask("restore")
         if self._reserved is not None:
             held, limit = self._reserved
             self._asks.ask("reserve", held, 0, limit)
         for room in self._rooms:
             self._asks.ask("listen", room)
-        self._presence.restore(announce=announce)
-        self._asks.ask("restored")
+        return answer
 
     async def _tick(self) -> None:
         while True:

@@ -79,6 +79,8 @@ class Leadership:
         #: When the leader was heard.
         self._heard_at = 0.0
         self._timer: asyncio.TimerHandle | None = None
+        #: Whether :meth:`_go_on` is called in the next turn of the loop.
+        self._goes_on = False
         self._loop = asyncio.get_running_loop()
 
     @property
@@ -200,7 +202,8 @@ class Leadership:
         if not self._link.connected:
             return
         if self._may_serve() and self._sequencer is not None:
-            self._sequencer.tick(self._loop.time())
+            if not self._goes_on:
+                self._go_on()
             self._beat()
         elif self._loop.time() - self._heard_at > FOLLOW_TIME and self._link.silence <= LEAD_TIME:
             # The leader is not heard, and this process hears.
@@ -268,8 +271,23 @@ class Leadership:
         if self._may_serve() and self._sequencer is not None:
             process, call = data[:8].decode(), reply.rpartition(".")[2]
             self._sequencer.handle(process, call, data[8:], self._loop.time(), self._link.max_payload)
+            self._go_on_soon()
         elif reply:
             self._link.send(reply, NO)
+
+    def _go_on(self) -> None:
+        """Do some of what is due."""
+        self._goes_on = False
+        if self._may_serve() and self._sequencer is not None:
+            self._sequencer.tick(self._loop.time())
+            self._go_on_soon()
+
+    def _go_on_soon(self) -> None:
+        """Do more in the next turn of the loop, if there is more to do."""
+        if not self._goes_on and self._sequencer is not None:
+            self._goes_on = self._sequencer.deadline <= self._loop.time()
+            if self._goes_on:
+                self._loop.call_soon(self._go_on)
 
     def _send(self, process: str, token: str, data: bytes) -> None:
         self._link.send(self._place.subject("to", process, token), data)

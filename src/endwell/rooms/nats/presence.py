@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any, NamedTuple
 
 from ..bus import Receiver
 from ..present import Info, Present
+from ..returning import in_batches
 from ..tellings import MAX_TELLING
+from .words import Rank
 
 __all__ = ["Entry", "Presence"]
 
@@ -30,6 +32,8 @@ class Entry(NamedTuple):
 
 
 class _Leaving(NamedTuple):
+    """A key whose last connection has left. ``due`` is when the key leaves."""
+
     connection: int
     info: Info
     due: float
@@ -40,7 +44,7 @@ class Presence:
 
     Args:
         receiver: Of the bus.
-        ask: Asks the leader a word with its values. The future fails if the answer may get lost.
+        ask: Asks the leader a word with its values, see :meth:`Asks.ask`.
     """
 
     def __init__(self, receiver: Receiver, ask: Ask) -> None:
@@ -54,6 +58,11 @@ class Presence:
         self._heard: dict[tuple[Any, ...], None] = {}
         #: The keys whose last connection has left, until the leader tells more of them.
         self._leaving: dict[tuple[str, str], _Leaving] = {}
+        #: The last leader that was told all of this, and whether it has removed this process since then.
+        self._leader: Rank | None = None
+        self._removed = False
+        #: The connections of which :meth:`restore` has not told the leader yet, in order. None until it is called.
+        self._waiting: dict[tuple[str, int], None] | None = {}
 
     def enter(self, room: str, connection: int, entry: Entry) -> None:
         """A connection has come."""
@@ -67,25 +76,64 @@ class Presence:
         entry = self._rooms[room].pop(connection, None)
         if not self._rooms[room]:
             del self._rooms[room]
-        if entry is not None:
-            self._leaving[room, key] = _Leaving(connection, entry.info, self._loop.time() + grace)
-            reply = self._ask("leave", room, connection, key, grace)
-            reply.add_done_callback(partial(self._has_left, room, key))
+        if entry is None:
+            return
+        leaving = self._leaving[room, key] = _Leaving(connection, entry.info, self._loop.time() + grace)
+        if self._waiting is None:
+            return  # `restore` tells it
+        if (room, connection) in self._waiting:
+            del self._waiting[room, connection]
+            self._leave_again(room, key, leaving)
+        else:
+            self._leave(room, connection, key, grace)
 
-    def restore(self, *, announce: bool) -> None:
-        """Tell the leader again who is here. With ``announce``, the callbacks were told that they have left."""
-        for room, entries in self._rooms.items():
-            for connection, entry in entries.items():
-                if announce:
+    def begin_restore(self) -> None:
+        """The leader may know nothing of this process. :meth:`restore` is called when it has answered."""
+        self._waiting = None
+
+    async def restore(self, rank: Rank, *, is_known: bool) -> None:
+        """Tell the leader again who is here.
+
+        Args:
+            rank: Of the leader.
+            is_known: Whether it knows this process.
+
+        Raises:
+            BusUnavailable: There is no answer.
+        """
+        self._removed = rank == self._leader and (self._removed or not is_known)
+        waiting = self._waiting = {
+            (room, connection): None for room, entries in self._rooms.items() for connection in entries
+        }
+        leaving = [*self._leaving.items()]
+        await in_batches(self._enter_again(waiting))
+        await in_batches(
+            self._leave_again(*each, state) for each, state in leaving if self._leaving.get(each) is state
+        )
+        self._leader, self._removed = rank, False
+
+    def _enter_again(self, waiting: dict[tuple[str, int], None]) -> Iterator[asyncio.Future[Any]]:
+        for room, connection in [*waiting]:
+            # It may have left while others entered.
+            if (room, connection) in waiting:
+                del waiting[room, connection]
+                entry = self._rooms[room][connection]
+                if self._removed:
+                    # The leader has told that the key has left. If it is within its grace, it does not come.
                     self._untold.setdefault((room, entry.key), set()).add(connection)
-                self._enter(room, connection, entry)
-        for (room, key), (connection, info, due) in self._leaving.items():
-            if connection in self._untold.get((room, key), ()):
-                # It has come and left without a leader: both are to be told.
-                self._enter(room, connection, Entry(key, info, 0.0))
-            grace = max(due - self._loop.time(), MIN_GRACE)
-            reply = self._ask("leaving", room, connection, key, info, grace)
-            reply.add_done_callback(partial(self._has_left, room, key))
+                yield self._enter(room, connection, entry)
+
+    def _leave_again(self, room: str, key: str, leaving: _Leaving) -> asyncio.Future[Any]:
+        connection, info, due = leaving
+        if connection in self._untold.get((room, key), ()):
+            # It has come and left without a leader: both are to be told.
+            self._enter(room, connection, Entry(key, info, 0.0))
+        grace = max(due - self._loop.time(), MIN_GRACE)
+        if self._removed:
+            # The leader knew the key. It has told that it has left, or will.
+            return self._leave(room, connection, key, grace)
+        then = partial(self._has_left, room, connection, key)
+        return self._ask("leaving", room, connection, key, info, grace, then=then)
 
     def stays(self, room: str, key: str) -> None:
         """A key has come again, in another process."""
@@ -115,21 +163,26 @@ class Presence:
         if not untold:
             self._untold.pop((room, key), None)
 
-    def _enter(self, room: str, connection: int, entry: Entry) -> None:
+    def _enter(self, room: str, connection: int, entry: Entry) -> asyncio.Future[Any]:
         untold = connection in self._untold.get((room, entry.key), ())
-        reply = self._ask("enter", room, connection, entry.key, entry.info, entry.grace, untold)
-        reply.add_done_callback(partial(self._has_entered, room, connection, entry.key))
+        then = partial(self._has_entered, room, connection, entry.key)
+        return self._ask("enter", room, connection, entry.key, entry.info, entry.grace, untold, then=then)
+
+    def _leave(self, room: str, connection: int, key: str, grace: float) -> asyncio.Future[Any]:
+        then = partial(self._has_left, room, connection, key)
+        return self._ask("leave", room, connection, key, grace, then=then)
 
     def _has_entered(self, room: str, connection: int, key: str, reply: asyncio.Future[Any]) -> None:
         # Without an answer, `restore` repeats it.
-        if not reply.cancelled() and reply.exception() is None:
+        if reply.exception() is None:
             _, comes = reply.result()
             if not comes:
                 self._is_told(room, key, connection)
 
-    def _has_left(self, room: str, key: str, reply: asyncio.Future[Any]) -> None:
-        if reply.cancelled() or reply.exception() is not None:
-            return
-        (word,) = reply.result()
-        if word == "stays":
+    def _has_left(self, room: str, connection: int, key: str, reply: asyncio.Future[Any]) -> None:
+        leaving = self._leaving.get((room, key))
+        if leaving is None or leaving.connection != connection:
+            # Another connection of the key came or left later. `restore` does not ask about this one.
+            self._is_told(room, key, connection)
+        elif reply.exception() is None and reply.result() == ["stays"]:
             self._forget(room, key)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable
+from math import inf
 from typing import Any
 
 from ...errors import RoomLimit
@@ -64,7 +65,8 @@ class Sequencer:
         self._tellings = Tellings(self._hub.listeners_of, self._choose, self._tell_one)
         #: When each process has given a sign of life.
         self._processes: dict[str, float] = {}
-        #: What the processes have told again that restore their state.
+        #: The rooms to which processes listen that restore their state, and their connections, as far as they have told
+        #: it again.
         self._restoring: dict[str, tuple[set[str], set[tuple[str, int]]]] = {}
         self._now = 0.0
         self._size = 0
@@ -117,8 +119,13 @@ class Sequencer:
             # For example, the process runs another version.
             logger.exception("a process has sent a frame that is not valid")
 
+    @property
+    def deadline(self) -> float:
+        """When :meth:`tick` has something to do, except for leases."""
+        return self._hub.deadline
+
     def tick(self, now: float) -> None:
-        """Do what is due. Call it several times a second."""
+        """Do some of what is due. Call it several times a second, and in each turn of the loop after the deadline."""
         self._now = now
         for process, heard in list(self._processes.items()):
             if heard + LEASE_TIME < now and process != self.rank.process:
@@ -136,6 +143,8 @@ class Sequencer:
         """Choose the next leader, and return what it must know. None if it begins without that."""
         self._now = now
         self._goodbye(self.rank.process)
+        while self._hub.deadline == -inf:  # it is removing connections
+            self._tell(self._hub.tick(now))
         self._tellings.tell_all()
         # The newest process, because an older one may be about to exit.
         alive = [process for process, heard in self._processes.items() if heard + ALIVE_TIME > now]
@@ -196,7 +205,8 @@ class Sequencer:
         if process in self._restoring:
             self._restoring[process][1].add((room, connection))
         comes = untold and present is not None
-        if comes and present is not None and not self._tellings.has(room, key):
+        # If it is to be told already, the process asks again, because it has got no answer.
+        if comes and present is not None and self._tellings.last(room, key) != "came":
             self._tellings.add("came", Left(room, present, process))
         self._tellings.look(room, key)
         return pack_word("comes", comes)
@@ -211,14 +221,18 @@ class Sequencer:
         """A process repeats that a key has left with its last connection, because it was told no more of it."""
         at = Connection(process, connection)
         self._tell(self._hub.leave(room, at, key, grace, self._now))
-        if not self._hub.has(room, key) and not self._tellings.has(room, key):
+        if not self._hub.has(room, key) and self._tellings.last(room, key) is None:
             # The leader that knew it has ended.
             self._hub.enter(room, at, key, info, 0.0, self._now)
             self._hub.leave(room, at, key, grace, self._now)
         return self._left(process, room, key)
 
     def _left(self, process: str, room: str, key: str) -> bytes:
-        leaves = self._hub.awaited_by(room, key) == process or not self._hub.has(room, key)
+        if self._hub.has(room, key):
+            leaves = self._hub.awaited_by(room, key) == process
+        else:
+            # Otherwise it was told, because the process was removed.
+            leaves = self._tellings.last(room, key) == "went"
         return pack_word("later" if leaves else "stays")
 
     def _presence(self, process: str, room: str, after: list[Any]) -> list[bytes]:
@@ -253,25 +267,28 @@ class Sequencer:
     # -- processes -----------------------------------------------------------------------
 
     def _alive(self, process: str) -> None:
-        if process not in self._processes:
+        if not (process in self._processes or self._hub.is_removing(process)):
             # Its lease had ended, so its connections were removed.
             self._send(process, "tell", pack_word("restore"))
 
     def _restore(self, process: str) -> bytes:
-        self._processes.pop(process, None)
+        if self._hub.is_removing(process):
+            # What is told of its keys is told first.
+            return NO
+        is_known = self._processes.pop(process, None) is not None
         self._processes[process] = self._now  # the last one
         self._restoring[process] = (set(), set())
-        return pack_word("done")
+        return pack_word("done" if is_known else "new")
 
     def _restored(self, process: str) -> bytes:
         if (kept := self._restoring.pop(process, None)) is not None:
-            self._tell(self._hub.remove(process, self._now, kept))
+            self._hub.remove_later(process, self._now, kept)
         self._tellings.again(process)
         return pack_word("done")
 
     def _goodbye(self, process: str) -> bytes:
         self._processes.pop(process, None)
         self._restoring.pop(process, None)
-        self._tell(self._hub.remove(process, self._now))
+        self._hub.remove_later(process, self._now)
         self._tellings.remove(process)
         return pack_word("done")

@@ -15,8 +15,10 @@ from math import inf
 from typing import Any, NamedTuple
 
 from ...errors import BusUnavailable
+from .. import returning
 from ..bus import Receiver
 from ..present import Info, Present, read_parts
+from ..returning import in_batches
 from .duties import Duties, presence_key
 from .leases import FORGET, LEASE
 from .link import Link
@@ -36,9 +38,6 @@ RENEW_INTERVAL = 2.0
 RETRY_INTERVAL = 1.0
 #: Seconds until Redis is asked again about a key of which another process is just telling its callbacks.
 ASK_INTERVAL = 0.05
-#: Number of calls in progress while the rooms of a process are restored or buried. A renewal of the lease waits for
-#: them at most.
-BATCH = 100
 
 
 class Entry(NamedTuple):
@@ -61,13 +60,6 @@ def lease_times() -> tuple[int, int]:
 
 def _pairs(items: list[Any]) -> Iterator[tuple[Any, Any]]:
     return zip(*[iter(items)] * 2, strict=True)
-
-
-async def _in_batches(calls: Iterable[Awaitable[Any]]) -> None:
-    """Await calls. Each of them begins when the iterator yields it."""
-    calls = iter(calls)
-    while batch := [*islice(calls, BATCH)]:
-        await asyncio.gather(*batch)
 
 
 class Presence:
@@ -351,12 +343,12 @@ class Presence:
 
     async def _restore(self) -> None:
         """Make Redis have what this process has. After a loss of data, nobody has told that a key has left."""
-        await _in_batches(self._leave_again())
-        await _in_batches(self._enter_again())
-        await _in_batches(self._duties.confirm_again())
+        await in_batches(self._leave_again())
+        await in_batches(self._enter_again())
+        await in_batches(self._duties.confirm_again())
         rooms = await self._link.members(self._name("rooms", self._process))
         left = iter(rooms)
-        while batch := [*islice(left, BATCH)]:
+        while batch := [*islice(left, returning.BATCH)]:
             await self._take_over(self._process, batch)
         self._restoring = False
         for room in rooms:
@@ -378,7 +370,7 @@ class Presence:
     async def _bury(self, process: str) -> None:
         rooms = self._name("rooms", process)
         # Other processes do the same. Rooms at random are mostly others than theirs; those that are done are removed.
-        while batch := await self._link.some_members(rooms, BATCH):
+        while batch := await self._link.some_members(rooms, returning.BATCH):
             if not await self._take_over(process, batch):
                 return
         await self._link.call(FORGET, [self._leases, self._clock, rooms], process)
