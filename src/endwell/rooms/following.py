@@ -170,16 +170,33 @@ class FollowingBus(Bus):
         state = self._rooms.get(room)
         if state is None or state.position is None or state.reached(position):
             return
-        if state.position.epoch != position.epoch:
-            self._heal(state)
+
+        def is_missing() -> bool:
+            return self._rooms.get(room) is state and not state.reached(position)
+
         try:
             async with timeout_without_stalls(returning.WAIT_TIME):
-                while self._rooms.get(state.room) is state and not state.reached(position):
-                    await state.change()
+                while is_missing():
+                    if state.position.epoch != position.epoch:
+                        await self._check_epoch(room, position)
+                    if is_missing():
+                        await state.change()
         except TimeoutError:
             raise BusUnavailable(
                 f"the message was published, but the members in this process have not got it within {returning.WAIT_TIME:g} s"
             ) from None
+
+    async def _check_epoch(self, room: str, position: Position) -> None:
+        """Raise BusUnavailable if the epoch of a publication has ended: this process will never hear it."""
+        try:
+            now = await self.position(room)
+        except (BusUnavailable, RoomLimit):
+            return  # the room is read when the connection is back
+        if now.epoch != position.epoch:
+            raise BusUnavailable(
+                "the message was published, but the members in this process do not get it: "
+                "the numbers of the room have begun again meanwhile"
+            )
 
     # -- missed publications -----------------------------------------------------------
 
