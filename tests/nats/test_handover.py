@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import secrets
+from collections import Counter
 from contextlib import asynccontextmanager
 
 from endwell.rooms.nats import NatsBus, sequencer
+from endwell.rooms.nats.heritage import PART_SIZE
 from tests.pair import until, within
 from tests.rooms.witness import Witness
 
@@ -79,3 +82,31 @@ async def test_a_hand_over_that_was_cut_off_does_not_spoil_the_next_one():
         # Nothing more is lost.
         assert listeners[heir].gaps == [("a", None)]
         assert heir._leadership._serves
+
+
+async def test_the_next_leader_unpacks_much_in_several_turns_of_the_loop(monkeypatch):
+    async with three() as ((leader, other, heir), _):
+        keys = [f"user{number}" for number in range(3000)]
+        for number, key in enumerate(keys):
+            other.enter("a", number, key, {"text": "x" * 200}, 0.0)
+        await other.flush()
+        turn, parts, add = 0, Counter(), heir._leadership.on_heritage
+
+        async def count_turns():
+            nonlocal turn
+            while True:
+                turn += 1
+                await asyncio.sleep(0)
+
+        def spy(part):
+            parts[turn] += len(part)
+            add(part)
+
+        monkeypatch.setattr(heir._leadership, "on_heritage", spy)
+        counting = asyncio.create_task(count_turns())
+        await leader.stop()
+        counting.cancel()
+        assert parts.total() > 10 * PART_SIZE
+        assert max(parts.values()) <= 2 * PART_SIZE
+        await until(lambda: heir._leadership._serves)
+        assert [each.key for each in await heir.presence("a")] == keys

@@ -16,6 +16,9 @@ from .words import unpack_word
 
 __all__ = ["Heritage", "pack_heritage"]
 
+#: A part ends before it is larger, unless it has one frame only. To unpack it takes some milliseconds.
+PART_SIZE = 1 << 16
+
 
 def pack_heritage(hub: Hub, now: float, size: int) -> list[bytes] | None:
     """The parts of at most ``size`` bytes. None if a part would be larger, or all of them are too many."""
@@ -26,7 +29,7 @@ def pack_heritage(hub: Hub, now: float, size: int) -> list[bytes] | None:
         total += len(frame)
         if len(frame) > size or total > MAX_QUEUE:
             return None
-        if length + len(frame) > size:
+        if part and length + len(frame) > min(size, PART_SIZE):
             parts.append(b"".join(part))
             part, length = [], 0
         part.append(frame)

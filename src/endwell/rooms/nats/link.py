@@ -25,8 +25,10 @@ logger = logging.getLogger("endwell.rooms")
 #: Maximum seconds for the tasks of a connection to end, after it was aborted.
 CLOSE_TIME = 1.0
 
-#: Maximum number of messages that are sent, or handled, in one turn of the event loop. It takes some milliseconds.
+#: Maximum number of messages that are sent, or handled, in one turn of the event loop, and the number of bytes after
+#: which no further one is handled. It takes some milliseconds.
 TURN = 100
+TURN_BYTES = 1 << 16
 
 #: What is called with the last token of the subject, the reply subject, the data, and whether there is no
 #: receiver for what was sent.
@@ -45,7 +47,7 @@ class OrderedClient(Client):
 
     def __init__(self) -> None:
         super().__init__()
-        self._handled = 0
+        self._handled = self._handled_bytes = 0
 
     async def _process_msg(self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes) -> None:
         subscription = self._subs.get(sid)
@@ -53,7 +55,9 @@ class OrderedClient(Client):
             message = self._build_message(sid, subject, reply, data, await self._process_headers(headers))
             await subscription._cb(message)
             self._handled += 1
-            if self._handled % TURN == 0:
+            self._handled_bytes += len(data)
+            if self._handled == TURN or self._handled_bytes >= TURN_BYTES:
+                self._handled = self._handled_bytes = 0
                 await asyncio.sleep(0)
 
 
