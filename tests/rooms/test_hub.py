@@ -356,6 +356,33 @@ def test_what_comes_while_its_process_is_being_removed_stays_and_what_was_told_a
     assert not hub.is_removing(one)
 
 
+@pytest.mark.parametrize("comes_back", [False, True])
+def test_a_room_that_is_forgotten_while_the_end_of_a_process_is_handled_is_not_taken_for_its_room(comes_back):
+    hub, one, two = Hub(1000, max_rooms=2), object(), object()
+    for process, number in [(one, 1), *((two, number) for number in range(STEPS))]:
+        hub.listen("a", process, 0.0)
+        hub.enter("a", Connection(process, number), f"{number} of {id(process)}", {}, 0.0, 0.0)
+    hub.remove_later(one, 1.0)
+    hub.tick(1.0)
+    assert hub.deadline < 0, "it goes on in the next step"
+    for number in range(STEPS):
+        hub.leave("a", Connection(two, number), f"{number} of {id(two)}", 0.0, 2.0)
+    hub.ignore("a", two, 2.0)
+    hub.position("b", 3.0)
+    hub.position("c", 3.0)  # the room that was left first is forgotten
+    epoch = hub.listen("a", two, 3.0).epoch if comes_back else None
+    hub.tick(4.0)
+    for name in "def":
+        hub.position(name, 5.0)
+    hub.tick(5.0 + FORGET_TIME)
+    assert [name for name, _ in hub.states()] == (["a"] if comes_back else [])
+    assert not comes_back or hub.publish("a", "x", None, 400.0) == (
+        Position(epoch, 1),
+        Publication(1, "x"),
+        {two},
+    )
+
+
 def test_the_keys_of_a_room_are_read_in_parts(hub):
     one = object()
     for number in range(10):

@@ -184,7 +184,9 @@ class Hub:
                     if (name, connection.number) not in keep:
                         left += self.leave(name, connection, key, grace, now)
                 yield left
-            self._check_idle(name, room, now)
+            # Others may have left it meanwhile, and it was forgotten.
+            if self._rooms.get(name) is room:
+                self._check_idle(name, room, now)
             yield []
 
     # -- presence -------------------------------------------------------------------
