@@ -177,3 +177,57 @@ async def test_many_members_are_closed_after_a_gap_in_several_turns_of_the_loop(
         assert ws.ending.code == CloseCode.TRY_AGAIN_LATER
     assert late.is_open
     await until(lambda: len(room.members) == 1)
+
+
+@one_server
+async def test_a_member_that_joins_while_others_are_closed_is_at_the_last_publication_that_it_was_sent(
+    one: House, monkeypatch
+):
+    monkeypatch.setattr(members, "BATCH", 1)
+    for number in range(9):
+        await one.joined(key=f"{number}")
+    late, _ = await one.joined(path="other")
+    (ws,) = (each.ws for each in one.room(name="other").members)
+    registry, room = one.servers[0].rooms._registry, one.room()
+    epoch = (await room.position()).epoch
+    registry.lost("a", 3, Position(epoch, 3))
+    membership = await room.join(ws)
+    registry.published("a", Position(epoch, 4), Publication(4, "next"), "queue", None)
+    assert membership.position == Position(epoch, 3)
+    assert await within(late.recv()) == "next"
+    assert membership.position == Position(epoch, 4)
+    membership.leave()
+
+
+@one_server
+async def test_members_are_closed_in_as_many_turns_after_a_delivery_that_a_gap_has_cut_short(
+    one: House, monkeypatch
+):
+    monkeypatch.setattr(members, "BATCH", 1)
+    clients = [(await one.joined())[0] for _ in range(9)]
+    registry, room = one.servers[0].rooms._registry, one.room()
+    here = [each.ws for each in room.members]
+    epoch = (await room.position()).epoch
+    registry.published("a", Position(epoch, 1), Publication(1, "before"), "queue", None)
+    registry.lost("a", 3, Position(epoch, 4))
+    are_open, turns = [each.is_open for each in here], 0
+    while any(are_open):
+        before = sum(are_open)
+        await asyncio.sleep(0)
+        are_open = [each.is_open for each in here]
+        assert before - sum(are_open) <= 1
+        turns += 1
+    assert turns >= 8
+    for ws in clients:
+        assert await received(ws, 1) == ["before"]
+
+
+@one_server
+async def test_a_member_whose_connection_is_closing_has_no_position(one: House):
+    await one.joined()
+    (member,) = one.room().members
+    closing = asyncio.create_task(member.ws.close())
+    await until(lambda: not member.ws.is_open)
+    assert one.room().members == [member]
+    assert member.position is None
+    await within(closing)

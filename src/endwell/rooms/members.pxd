@@ -17,6 +17,7 @@ cdef class Members:
     cdef readonly Py_ssize_t _blocking
     cdef object _deliveries
     cdef Py_ssize_t _delivered
+    cdef bint _scheduled
 
     cpdef send(self, publication, slow, call)
     @cython.locals(messages=list, calls=list, together=cython.bint, queues=cython.bint)

@@ -114,6 +114,8 @@ class Members:
         self._deliveries: deque[_Delivery] = deque()
         #: Number of members that were sent the first one of the deliveries.
         self._delivered = 0
+        #: Whether the next turn of the loop goes on with the deliveries.
+        self._scheduled = False
 
     def __len__(self) -> int:
         return len(self._members)
@@ -141,13 +143,15 @@ class Members:
         self._blocking -= isinstance(membership.ws, BlockingWebSocket)
         self._listed = None
 
-    def position_of(self, membership: Membership, position: Position) -> Position:
-        """The position after what a member was sent, in a room at ``position``."""
+    def position_of(self, membership: Membership, position: Position) -> Position | None:
+        """The position after what a member was sent, in a room at ``position``; None if it is being closed."""
+        if not membership._engine.is_open:
+            return None  # it is not known when it began to close
         for number, delivery in enumerate(self._deliveries):
-            if delivery.publication is None:
-                break
             done = delivery.members[: self._delivered] if number == 0 else []
             if membership in delivery.members and membership not in done:
+                if delivery.publication is None:
+                    return None
                 return Position(position.epoch, delivery.publication.sequence - 1)
         return position
 
@@ -166,9 +170,7 @@ class Members:
             return
         if call is not None:
             call.delivered = asyncio.get_running_loop().create_future()
-        self._deliveries.append(_Delivery(publication, members, engines, slow, call))
-        if len(self._deliveries) == 1:
-            self._deliver()
+        self._begin(_Delivery(publication, members, engines, slow, call))
 
     def send_all(self, batch: list[Arrival], alone: bool) -> None:
         """:meth:`send` for publications that have arrived together. ``alone``: no other room has such ones."""
@@ -199,19 +201,32 @@ class Members:
 
     def close_all(self) -> None:
         """Close all members after a gap, in several turns of the event loop. They get no publication after it."""
-        self._deliveries.append(_Delivery(None, self.all(), list(self._members), "skip", None))
-        if len(self._deliveries) == 1:
-            self._deliver()
+        self._begin(_Delivery(None, self.all(), list(self._members), "skip", None))
 
     def finish(self) -> None:
         """Send now what would take several turns of the event loop."""
         while self._deliveries:
             self._deliver()
 
+    def _begin(self, delivery: _Delivery) -> None:
+        self._deliveries.append(delivery)
+        if len(self._deliveries) == 1:
+            self._go_on()
+
+    def _go_on(self) -> None:
+        self._deliver()
+        # One call for each turn of the loop, also after finish(): otherwise they would multiply.
+        if self._deliveries and not self._scheduled:
+            self._scheduled = True
+            asyncio.get_running_loop().call_soon(self._take_turn)
+
+    def _take_turn(self) -> None:
+        self._scheduled = False
+        if self._deliveries:  # finish() may have been called
+            self._go_on()
+
     def _deliver(self) -> None:
-        """Send the first of the deliveries to the next members; call this again while there is more to do."""
-        if not self._deliveries:
-            return  # finish() was called
+        """Send the first of the deliveries to the next members."""
         publication, members, engines, slow, call = self._deliveries[0]
         batch = engines[self._delivered : self._delivered + BATCH]
         if members is not self._listed:
@@ -226,8 +241,6 @@ class Members:
             self._deliveries.popleft()
             if call is not None and call.delivered is not None and not call.delivered.done():
                 call.delivered.set_result(None)
-        if self._deliveries:
-            asyncio.get_running_loop().call_soon(self._deliver)
 
     def _send(self, engines: list[WebSocket], publication: Publication, slow: Slow) -> BroadcastReport:
         if self._blocking:

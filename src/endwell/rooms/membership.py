@@ -100,7 +100,10 @@ class Membership:
 
     @property
     def position(self) -> Position | None:
-        """The position after the last publication that this member was sent; None after it has left."""
+        """The position after the last publication that this member was sent.
+
+        None after it has left, and while its connection is closing: it is not sent what is published then.
+        """
         return self.room._position_of(self)
 
     def leave(self) -> None:
