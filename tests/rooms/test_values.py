@@ -6,6 +6,7 @@ from dataclasses import fields
 
 import pytest
 
+from endwell.errors import RoomLimit
 from endwell.rooms import History, Position, Publication, RoomOptions, Rooms
 from endwell.rooms.frames import (
     OWN,
@@ -82,6 +83,8 @@ def test_a_name_of_a_room_fits_into_a_frame():
     [
         ({"history": 5}, TypeError),
         ({"grace": -1}, ValueError),
+        ({"grace": 2**63}, ValueError),
+        ({"grace": float("nan")}, ValueError),
         ({"grace": "1"}, TypeError),
         ({"max_members": 0}, ValueError),
         ({"max_members": 1.5}, TypeError),
@@ -92,6 +95,14 @@ def test_an_option_of_a_room_that_is_wrong_is_named(keywords, error):
     (name,) = keywords
     with pytest.raises(error, match=name):
         Rooms().configure("*", **keywords)
+
+
+def test_a_key_of_a_user_that_is_too_deep_is_too_long():
+    key = ()
+    for _ in range(100_000):
+        key = (key,)
+    with pytest.raises(RoomLimit, match="the JSON text of key"):
+        Rooms().user(key)
 
 
 @pytest.mark.parametrize("name", ["max_rooms", "max_message", "max_name", "max_history", "max_known_rooms"])

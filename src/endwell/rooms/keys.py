@@ -46,16 +46,17 @@ def pack_key(key: Any, name: str = "key") -> str:
         TypeError: Another process would not get the same key.
         RoomLimit: The text is too long.
     """
-    if not _is_exact(key):
-        raise TypeError(
-            f"{name} must be a str, an int or a tuple of these, not {key!r}: other processes get it as JSON, and must "
-            "get the same key"
-        )
+    text = None
     try:
+        if not _is_exact(key):
+            raise TypeError(
+                f"{name} must be a str, an int or a tuple of these, not {key!r}: other processes get it as JSON, and "
+                "must get the same key"
+            )
         text = json.dumps(key, separators=(",", ":"))
-    except ValueError:  # sys.set_int_max_str_digits
-        text = "0" * (MAX_KEY_TEXT + 1)
-    if len(text) > MAX_KEY_TEXT:
+    except (ValueError, RecursionError):
+        pass  # sys.set_int_max_str_digits, or tuples in tuples
+    if text is None or len(text) > MAX_KEY_TEXT:
         raise RoomLimit(f"the JSON text of {name} must have at most {MAX_KEY_TEXT} characters")
     return text
 

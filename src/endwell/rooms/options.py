@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import inf
 from typing import TypedDict
 
-from .history import History
+from .history import MAX_BOUND, History
 from .hub import MAX_KNOWN_ROOMS
 
 __all__ = ["MAX_HISTORY", "RoomKeywords", "RoomLimits", "RoomOptions"]
@@ -47,8 +46,8 @@ class RoomOptions:
             raise TypeError(f"history must be an endwell.rooms.History or None, not {self.history!r}")
         if isinstance(self.grace, bool) or not isinstance(self.grace, int | float):
             raise TypeError(f"grace must be a number of seconds, not {self.grace!r}")
-        if not 0 <= self.grace < inf:
-            raise ValueError(f"grace must not be negative or infinite, and is {self.grace!r}")
+        if not 0 <= self.grace < MAX_BOUND:
+            raise ValueError(f"grace must not be negative, and less than 2**63, and is {self.grace!r}")
         if self.max_members is not None:
             _check_positive("max_members", self.max_members)
 

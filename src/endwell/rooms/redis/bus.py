@@ -19,13 +19,11 @@ from .link import Link
 from .place import Place
 from .presence import Entry, Presence
 from .reservation import Reservation
-from .scripts import PAGE, PUBLISH
+from .scripts import PAGE, PUBLISH, to_ms
 
 __all__ = ["RedisBus"]
 
 _FORGET_MS = round(FORGET_TIME * 1000)
-#: Maximum age of a publication in milliseconds, 140,000 years. The numbers of Lua are exact below 2**53.
-MAX_MS = 1 << 52
 
 
 class RedisBus(FollowingBus):
@@ -84,7 +82,7 @@ class RedisBus(FollowingBus):
         payload = pack_shared(Shared(self._octets, number, message, slow))
         kept = (0, 0, 0)
         if history is not None:
-            kept = (history.messages, min(round(history.seconds * 1000), MAX_MS), history.bytes)
+            kept = (history.messages, to_ms(history.seconds), history.bytes)
         arguments = self._topic(room), payload, size_of(message), *kept
         self._calls[number] = call
         try:

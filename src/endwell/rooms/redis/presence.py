@@ -24,6 +24,7 @@ from .leases import FORGET, LEASE
 from .link import Link
 from .place import Place
 from .presence_scripts import BURY, END, ENTER, LEAVE, PRESENCE
+from .scripts import to_ms
 
 __all__ = ["Entry", "Presence", "clock_key", "lease_times"]
 
@@ -138,7 +139,7 @@ class Presence:
 
     def _enter(self, room: str, connection: int, entry: Entry) -> asyncio.Future[Any]:
         keys, token = [self._hash(room), *self._lease_keys], self._duties.token(room, connection)
-        info, grace = json.dumps(entry.info), round(entry.grace * 1000)
+        info, grace = json.dumps(entry.info), to_ms(entry.grace)
         arguments = connection, entry.key, info, grace, room, token, lease_times()[0], self._buried or ""
         reply = self._link.call(ENTER, keys, self._process, *arguments)
         began = self._loop.time()
@@ -147,7 +148,7 @@ class Presence:
 
     def _leave(self, room: str, connection: int, entry: Entry, grace: float) -> asyncio.Future[Any]:
         keys, token = [self._hash(room), self._clock], self._duties.token(room, connection)
-        arguments = connection, round(grace * 1000), entry.key, token, self._duties.number(), *lease_times()
+        arguments = connection, to_ms(grace), entry.key, token, self._duties.number(), *lease_times()
         reply = self._link.call(LEAVE, keys, self._process, *arguments)
         began = self._loop.time()
         self._calls[room] += 1

@@ -22,7 +22,16 @@ __all__ = [
     "PUBLISH_SHARDED",
     "SCRIPTS",
     "SHARDED_SCRIPTS",
+    "to_ms",
 ]
+
+#: Maximum number of milliseconds, 140,000 years. The numbers of Lua are exact below 2**53.
+MAX_MS = 1 << 52
+
+
+def to_ms(seconds: float) -> int:
+    """A time in milliseconds, as an argument of a script."""
+    return min(round(seconds * 1000), MAX_MS)
 
 
 # The hash has the epoch (e), the number of the last publication (s), the number before the first one of the epoch
