@@ -223,6 +223,35 @@ async def test_members_are_closed_in_as_many_turns_after_a_delivery_that_a_gap_h
 
 
 @one_server
+async def test_a_room_with_many_members_does_not_take_turns_of_the_loop_for_each_of_many_publications(
+    one: House, monkeypatch
+):
+    monkeypatch.setattr(members, "BATCH", 1)
+    clients = [(await one.joined(key=f"{number}"))[0] for number in range(4)]
+    registry, room = one.servers[0].rooms._registry, one.room()
+    here = room.members
+    epoch = (await room.position()).epoch
+    own = members.Call(here[2]._engine)
+    texts = [f"{number}" for number in range(1, 101)]
+    for number, text in enumerate(texts, 1):
+        call = own if number == 50 else None
+        registry.published("a", Position(epoch, number), Publication(number, text), "queue", call)
+    turns = 0
+    while any(each.position != Position(epoch, 100) for each in here):
+        await asyncio.sleep(0)
+        turns += 1
+        positions = [each.position.sequence for each in here]
+        assert positions == sorted(positions, reverse=True)
+    # Four turns for the first publication, and for each 16 of the others.
+    assert turns <= 4 * 8
+    assert (own.report.sent, own.report.gone) == (3, 0)
+    await within(own.delivered)
+    for number, ws in enumerate(clients):
+        expected = [text for text in texts if (number, text) != (2, "50")]
+        assert await received(ws, len(expected)) == expected
+
+
+@one_server
 async def test_a_member_whose_connection_is_closing_has_no_position(one: House):
     await one.joined()
     (member,) = one.room().members

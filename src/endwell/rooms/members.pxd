@@ -9,6 +9,8 @@ cdef class Call:
     cdef public object report
     cdef public object delivered
 
+    cpdef add(self, report)
+
 
 cdef class Members:
     cdef dict _members
@@ -20,5 +22,6 @@ cdef class Members:
     cdef bint _scheduled
 
     cpdef send(self, publication, slow, call)
-    @cython.locals(messages=list, calls=list, together=cython.bint, queues=cython.bint)
     cpdef send_all(self, list batch, bint alone)
+    @cython.locals(messages=list, calls=list, queues=cython.bint, some=list, excluded=list, others=list)
+    cdef _send_together(self, list engines, list batch, bint alone)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 from ..advice import RetryAdvice
 from ..aio.broadcast import BroadcastReport, Slow, deliver, deliver_together
@@ -23,6 +23,10 @@ __all__ = ["Call", "Members", "Receipt"]
 #: Maximum number of members that get a publication in one turn of the event loop. 500 members take 1 to 4 ms;
 #: other connections are served between two turns.
 BATCH = 500
+#: Maximum number of publications that these members get in one turn of the loop, and the length of their messages above
+#: which there is not another one. Without them together, a room with more than BATCH members would get one for each turn.
+MAX_TOGETHER = 16
+MAX_TOGETHER_SIZE = 1 << 14
 #: When the members come back that were closed because messages were lost.
 LOST = RetryAdvice(0, 5)
 
@@ -88,17 +92,34 @@ class Call:
         #: Set while the delivery to the members takes several turns of the loop.
         self.delivered: asyncio.Future[None] | None = None
 
+    def add(self, report: BroadcastReport) -> None:
+        """Add what has become of the message for some of the members."""
+        self.report = report if self.report is _NOTHING else _sum(self.report, report)
 
-class _Delivery(NamedTuple):
-    """A publication that is sent to its members in several turns of the loop."""
 
-    #: None: their connections are closed instead.
-    publication: Publication | None
-    members: list[Membership]
-    #: Their connections.
-    engines: list[WebSocket]
-    slow: Slow
-    call: Call | None
+class _Delivery:
+    """What is sent to the same members in several turns of the loop. Each turn sends all of it to some of them."""
+
+    __slots__ = ("batch", "engines", "members", "size")
+
+    def __init__(self, members: list[Membership], engines: list[WebSocket]) -> None:
+        self.members = members
+        #: Their connections.
+        self.engines = engines
+        #: The publications. Empty: the connections are closed instead.
+        self.batch: list[Arrival] = []
+        #: The sum of the lengths of the messages.
+        self.size = 0
+
+    @property
+    def has_room(self) -> bool:
+        """Whether another publication can be added."""
+        return 0 < len(self.batch) < MAX_TOGETHER and self.size < MAX_TOGETHER_SIZE
+
+    def add(self, arrival: Arrival) -> None:
+        """Add a publication."""
+        self.batch.append(arrival)
+        self.size += len(arrival[1])
 
 
 class Members:
@@ -150,58 +171,47 @@ class Members:
         for number, delivery in enumerate(self._deliveries):
             done = delivery.members[: self._delivered] if number == 0 else []
             if membership in delivery.members and membership not in done:
-                if delivery.publication is None:
+                if not delivery.batch:
                     return None
-                return Position(position.epoch, delivery.publication.sequence - 1)
+                return Position(position.epoch, delivery.batch[0][0] - 1)
         return position
 
     def send(self, publication: Publication, slow: Slow, call: Call | None) -> None:
         """Send a publication to all members, in several turns of the event loop if they are many."""
         if self._listed is None:
             self._listed, self._engines = self.all(), list(self._members)
-        members, engines = self._listed, self._engines
-        if call is not None and call.exclude in self._members:
-            members = [each for each in members if each._engine is not call.exclude]
-            engines = [each._engine for each in members]
+        engines = self._engines
         if not self._deliveries and len(engines) <= BATCH:
-            report = self._send(engines, publication, slow)
+            report = self._send(_without(engines, call), publication, slow)
             if call is not None:
-                call.report = report
+                call.add(report)
             return
         if call is not None:
             call.delivered = asyncio.get_running_loop().create_future()
-        self._begin(_Delivery(publication, members, engines, slow, call))
+        arrival = publication.sequence, publication.message, slow, call
+        # The first one has begun.
+        if len(self._deliveries) > 1:
+            last = self._deliveries[-1]
+            if last.members is self._listed and last.has_room:
+                last.add(arrival)
+                return
+        delivery = _Delivery(self._listed, engines)
+        delivery.add(arrival)
+        self._begin(delivery)
 
     def send_all(self, batch: list[Arrival], alone: bool) -> None:
         """:meth:`send` for publications that have arrived together. ``alone``: no other room has such ones."""
         if self._listed is None:
             self._listed, self._engines = self.all(), list(self._members)
-        engines = self._engines
-        together = not self._deliveries and not self._blocking and len(engines) <= BATCH
-        messages, calls, queues = [], [], True
-        for _, message, slow, call in batch:
-            messages.append(message)
-            queues = queues and slow == "queue"
-            if call is not None:
-                calls.append(call)
-                together = together and call.exclude is None
-        if not together:
-            for sequence, message, slow, call in batch:
-                self.send(Publication(sequence, message), slow, call)
-            return
-        report, others = deliver_together(engines, messages, queues and not calls, alone)
-        if not others:
-            for call in calls:
-                call.report = report
+        if not self._deliveries and len(self._engines) <= BATCH:
+            self._send_together(self._engines, batch, alone)
             return
         for sequence, message, slow, call in batch:
-            rest = self._send(others, Publication(sequence, message), slow)
-            if call is not None:
-                call.report = _sum(report, rest)
+            self.send(Publication(sequence, message), slow, call)
 
     def close_all(self) -> None:
         """Close all members after a gap, in several turns of the event loop. They get no publication after it."""
-        self._begin(_Delivery(None, self.all(), list(self._members), "skip", None))
+        self._begin(_Delivery(self.all(), list(self._members)))
 
     def finish(self) -> None:
         """Send now what would take several turns of the event loop."""
@@ -227,20 +237,53 @@ class Members:
 
     def _deliver(self) -> None:
         """Send the first of the deliveries to the next members."""
-        publication, members, engines, slow, call = self._deliveries[0]
-        batch = engines[self._delivered : self._delivered + BATCH]
-        if members is not self._listed:
-            now = members[self._delivered : self._delivered + BATCH]
-            batch = [each._engine for each in now if self._members.get(each._engine) is each]
-        report = _close(batch) if publication is None else self._send(batch, publication, slow)
-        self._delivered += BATCH
-        if call is not None:
-            call.report = _sum(call.report, report)
-        if self._delivered >= len(members):
-            self._delivered = 0
-            self._deliveries.popleft()
-            if call is not None and call.delivered is not None and not call.delivered.done():
+        delivery, begin = self._deliveries[0], self._delivered
+        end = begin + BATCH
+        engines = delivery.engines[begin:end]
+        if delivery.members is not self._listed:
+            now = delivery.members[begin:end]
+            engines = [each._engine for each in now if self._members.get(each._engine) is each]
+        if delivery.batch:
+            self._send_together(engines, delivery.batch, False)
+        else:
+            _close(engines)
+        self._delivered = end
+        if end < len(delivery.members):
+            return
+        self._delivered = 0
+        self._deliveries.popleft()
+        for *_, call in delivery.batch:
+            if call is not None and not call.delivered.done():
                 call.delivered.set_result(None)
+
+    def _send_together(self, engines: list[WebSocket], batch: list[Arrival], alone: bool) -> None:
+        """Send publications to some of the members, each of them all in one piece."""
+        if self._blocking:
+            for engine in engines:
+                queue_staged(self._members[engine])
+        messages, calls, queues = [], [], True
+        for _, message, slow, call in batch:
+            messages.append(message)
+            queues = queues and slow == "queue"
+            if call is not None:
+                calls.append(call)
+        some, excluded = engines, []
+        for call in calls:
+            if call.exclude in self._members and call.exclude not in excluded:
+                excluded.append(call.exclude)
+        if excluded:
+            some = [each for each in engines if each not in excluded]
+            excluded = [each for each in engines if each in excluded]
+        report, others = deliver_together(some, messages, queues and not calls, alone)
+        for call in calls:
+            call.add(report)
+        others += excluded
+        if not others:
+            return
+        for sequence, message, slow, call in batch:
+            report = self._send(_without(others, call), Publication(sequence, message), slow)
+            if call is not None:
+                call.add(report)
 
     def _send(self, engines: list[WebSocket], publication: Publication, slow: Slow) -> BroadcastReport:
         if self._blocking:
@@ -260,11 +303,17 @@ class Members:
         )
 
 
-def _close(engines: list[WebSocket]) -> BroadcastReport:
+def _without(engines: list[WebSocket], call: Call | None) -> list[WebSocket]:
+    """The connections without the one that a call of publish() excludes."""
+    if call is None or call.exclude is None:
+        return engines
+    return [each for each in engines if each is not call.exclude]
+
+
+def _close(engines: list[WebSocket]) -> None:
     cause = Cause.ROOM_GAP
     for engine in engines:
         begin_close(engine, cause, CloseCode.TRY_AGAIN_LATER, LOST.reason(cause.meaning))
-    return _NOTHING
 
 
 def _sum(one: BroadcastReport, two: BroadcastReport) -> BroadcastReport:
