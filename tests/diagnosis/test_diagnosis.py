@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from endwell import Cause, Close, CloseCode, Ending, Initiator, InvalidHandshake, TcpEnd
 from endwell.diagnosis import RULES, diagnose
 from endwell.diagnosis.network import IDLE_TIMEOUTS
+from endwell.errors import UNAVAILABLE
 
 USED = {"messages_in": 10, "messages_out": 20, "bytes_in": 1000, "bytes_out": 4000}
 SENTENCE = {"cause", "initiator", "clean", "received", "sent", "exception", "duration", "stalled"}
@@ -339,6 +340,13 @@ def test_the_traceback_of_a_handler_is_looked_for_in_the_log_of_each_kind_of_app
     advice = first(closed(Cause.HANDLER_ERROR)).advice
     assert "endwell.server" in advice
     assert "uvicorn.error" in advice
+
+
+def test_a_handler_that_was_left_without_the_bus_has_no_traceback():
+    end = closed(Cause.HANDLER_ERROR, sent=Close(1013, UNAVAILABLE))
+    assert names(end)[0] == "bus_unavailable"
+    assert not any("traceback" in cause.advice for cause in diagnose(end))
+    assert names(closed(Cause.HANDLER_ERROR, sent=Close(1013, "later")))[0] == "handler_error"
 
 
 def test_a_program_that_aborts_is_the_second_cause_of_a_reset():

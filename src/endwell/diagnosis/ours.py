@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from ..codes import CloseCode
 from ..ending import Cause, Initiator, TcpEnd
+from ..errors import UNAVAILABLE
 from .case import Case, Clues, Rule, counted, were
 
 __all__ = ["RULES"]
@@ -41,6 +42,21 @@ def _closed(case: Case) -> str:
 
 def _plain(case: Case) -> Clues:
     yield 3, _closed(case)
+
+
+def _without_bus(case: Case) -> bool:
+    sent = case.sent
+    return sent is not None and sent.code == CloseCode.TRY_AGAIN_LATER and sent.reason == UNAVAILABLE
+
+
+def _raised(case: Case) -> Clues:
+    if not _without_bus(case):
+        yield 3, _closed(case)
+
+
+def _unavailable(case: Case) -> Clues:
+    if _without_bus(case):
+        yield 3, _closed(case)
 
 
 def _error(case: Case) -> Clues:
@@ -136,6 +152,7 @@ BY_CAUSE: Mapping[Cause, _Meaning] = {
         "the handler of this side raised an exception",
         "the log has the traceback, shortly before the end: the logger endwell.server, with the path and the "
         "address; of an ASGI application under uvicorn, the logger uvicorn.error",
+        _raised,
     ),
     Cause.SERVER_DRAINED: _Meaning(
         "this server was stopped: a deploy, SIGTERM, a worker that was replaced",
@@ -205,6 +222,14 @@ RULES = (
     *(
         Rule(cause.value, frozenset({cause}), meaning.says, meaning.advice, meaning.clues)
         for cause, meaning in BY_CAUSE.items()
+    ),
+    Rule(
+        "bus_unavailable",
+        frozenset({Cause.HANDLER_ERROR}),
+        "the bus of the rooms was away, and the handler of this side did not catch BusUnavailable",
+        "look at the bus in the log of endwell.rooms; the client reconnects later. A handler that catches "
+        "BusUnavailable keeps its connection",
+        _unavailable,
     ),
     Rule(
         "handler_returned_early",
