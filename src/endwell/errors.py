@@ -665,7 +665,7 @@ class RequestRefused(EndwellError):
     """The server refuses a request. Status: 400, or that of a subclass.
 
     A hook, an `accept` function or a page may raise it. For another status, write a subclass with its own
-    `status`.
+    `status`. Its `headers` are pairs of a name and a value.
 
     Args:
         message: The text of the exception, and the body of the response. It must not quote the client's data.
