@@ -97,6 +97,18 @@ async def test_a_port_in_use_is_reported_and_the_next_one_used(capsys):
     assert capsys.readouterr().out == f"port {taken} is in use, trying the next one\n"
 
 
+@pytest.mark.parametrize(("path", "shown"), [("", ".venv/bin/endwell"), (".venv/bin", "endwell")])
+def test_the_command_that_is_shown_can_be_typed(path, shown, monkeypatch, capsys, tmp_path):
+    script = tmp_path / ".venv/bin/endwell"
+    script.parent.mkdir(parents=True)
+    script.touch(0o755)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PATH", path and str(tmp_path / path))
+    monkeypatch.setattr(sys, "argv", [".venv/bin/endwell", "demo"])
+    demo._welcome("127.0.0.1:8080")
+    assert f"or run: {shown} connect ws://127.0.0.1:8080/chat/lobby\n" in capsys.readouterr().out
+
+
 async def read_all(ws: endwell.WebSocket) -> None:
     async for _ in ws:
         pass

@@ -7,11 +7,13 @@ import argparse
 import asyncio
 import errno
 import logging
+import shutil
 import signal
 import sys
 import time
 from collections.abc import Sequence
 from contextlib import AsyncExitStack, suppress
+from pathlib import Path
 from typing import Any
 
 from ..aio.bind import bind
@@ -154,8 +156,11 @@ def _tries_next(error: OSError, port: int, ports: Sequence[int]) -> bool:
 
 
 def _welcome(address: str) -> None:
+    # After `make demo`, the command is in no folder of the PATH.
+    is_script = Path(sys.argv[0]).name == "endwell" and shutil.which("endwell") is None
+    command = sys.argv[0] if is_script else "endwell"
     print(
-        f"open {paint(f'http://{address}/', BOLD)} in some tabs, or run: endwell connect ws://{address}/chat/lobby"
+        f"open {paint(f'http://{address}/', BOLD)} in some tabs, or run: {command} connect ws://{address}/chat/lobby"
     )
     print(paint("every ending appears here and on the page; Ctrl-C stops the server", DIM), flush=True)
 
