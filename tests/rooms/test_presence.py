@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 
 import pytest
 
@@ -85,3 +86,71 @@ async def test_graces_that_are_over_when_they_begin_end_one_after_the_other(one:
         bus.leave("a", number, f"{number}", 1e-9)
     await until(lambda: len(one.events) == 6)
     assert sorted(event for _, event, _, _ in one.events) == ["joined"] * 3 + ["left"] * 3
+
+
+@two_servers
+async def test_a_key_whose_connections_leave_at_once_has_left_once(two: House):
+    bus = two.servers[0].rooms._registry.bus
+    await bus.listen("a")
+    for number in range(3):
+        bus.enter("a", number, "ada", {}, 0.0)
+    await until(lambda: len(two.events) == 1)
+    for number in range(3):
+        bus.leave("a", number, "ada", 0.0)
+    await until(lambda: len(two.events) == 2)
+    assert [event for _, event, _, _ in two.events] == ["joined", "left"]
+
+
+@two_servers
+async def test_a_key_that_leaves_and_comes_at_once_has_left_and_joined(two: House):
+    bus = two.servers[0].rooms._registry.bus
+    await bus.listen("a")
+    bus.enter("a", 0, "ada", {}, 0.0)
+    await until(lambda: len(two.events) == 1)
+    bus.leave("a", 0, "ada", 0.0)
+    bus.enter("a", 1, "ada", {}, 0.0)
+    await until(lambda: len(two.events) == 3)
+    assert [event for _, event, _, _ in two.events] == ["joined", "left", "joined"]
+
+
+@two_servers
+async def test_a_key_whose_connections_come_and_leave_at_once_has_joined_as_often_as_left(two: House):
+    bus = two.servers[0].rooms._registry.bus
+    await bus.listen("a")
+    here = set()
+    for number in range(10):
+        bus.enter("a", number, "ada", {}, 0.0)
+        here.add(number)
+        if number % 3 or number == 9:
+            while here:
+                bus.leave("a", here.pop(), "ada", 0.0)
+    bus.enter("a", 10, "eve", {}, 0.0)
+    await until(lambda: any(key == "eve" for *_, key in two.events))
+
+    def count(what):
+        return sum(event == what and key == "ada" for _, event, _, key in two.events)
+
+    await until(lambda: count("joined") == count("left"))
+    assert count("joined") >= 1
+
+
+@two_servers
+async def test_a_key_that_comes_and_leaves_while_it_comes_to_another_process_has_joined_as_often_as_left(
+    two: House,
+):
+    one, other = (server.rooms._registry.bus for server in two.servers)
+    for bus in one, other:
+        await bus.listen("a")
+    keys = [f"{number}" for number in range(20)]
+    for number, key in enumerate(keys):
+        one.enter("a", number, key, {}, 10.0)
+        one.leave("a", number, key, 1.0)
+        other.enter("a", number, key, {}, 10.0)
+    for number, key in enumerate(keys):
+        other.leave("a", number, key, 0.0)
+
+    def count(what):
+        return Counter(key for _, event, _, key in two.events if event == what)
+
+    # A key whose last connection is that of the first server leaves after its grace.
+    await until(lambda: len(count("left")) == len(keys) and count("joined") == count("left"))

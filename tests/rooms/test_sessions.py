@@ -132,6 +132,26 @@ async def test_of_connections_that_join_at_once_in_all_processes_exactly_one_sta
         await until(lambda: [each[1:] for each in place.events] == [("joined", "ada")])
 
 
+async def test_a_key_that_comes_and_leaves_before_the_bus_tells_that_it_has_left_has_joined_as_often(hall):
+    async with hall() as place:
+        ws = await place.join(0)
+        await place.heard(0)
+        sessions = place.servers[0].sessions
+        told = sessions._claims
+        (known,) = told._known.values()
+        engine = next(iter(place.servers[0].connections))
+        for _ in range(3):
+            told.ended("ada", None, 0.0)
+            told.join("ada", known.ws, engine, known.executor)
+        await ws.close(1000)
+
+        def count(what):
+            return sum(event == what for _, event, _ in place.events)
+
+        await until(lambda: not sessions and count("joined") == count("left") > 0)
+        assert await place.present() == set()
+
+
 async def test_a_key_that_returns_in_another_process_within_its_grace_was_never_away(hall):
     async with hall() as place:
         for server in place.servers:

@@ -334,7 +334,8 @@ class Claims:
         if known is not None:
             ending, executor = known.ending, known.executor
             known.ending = None
-            self._forget(present.key)
+            # The timer forgets it. A connection that came and has ended meanwhile is told with it.
+            known.elsewhere = known.elsewhere or not known.is_current
         else:
             ending, executor = None, None
             if present.info.get("blocks"):

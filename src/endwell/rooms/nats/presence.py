@@ -69,7 +69,8 @@ class Presence:
         self._rooms[room][connection] = entry
         self._forget(room, entry.key)
         self._untold.setdefault((room, entry.key), set()).add(connection)
-        self._enter(room, connection, entry)
+        if self._waiting is not None:  # otherwise `restore` tells it
+            self._enter(room, connection, entry)
 
     def leave(self, room: str, connection: int, key: str, grace: float) -> None:
         """A connection has left."""
