@@ -4,6 +4,8 @@ The local bus has one hub in its process. The bus of the supervisor has one in t
 each worker listens.
 """
 
+# size: a room is forgotten when it has no history, no key and no listener, so all of its state changes together.
+
 from __future__ import annotations
 
 import heapq
@@ -235,19 +237,17 @@ class Hub:
 
     def awaited_by(self, name: str, key: str) -> Listener | None:
         """The listener that had the last connection of a key that has no connection now."""
-        room = self._rooms.get(name)
-        entry = room.keys.get(key) if room is not None else None
+        entry = self._key(name, key)
         return None if entry is None or entry.connections else entry.listener
 
     def listeners_of(self, name: str, key: str) -> list[Listener]:
         """The listeners that have a connection of a key, one for each connection."""
-        room = self._rooms.get(name)
-        entry = room.keys.get(key) if room is not None else None
+        entry = self._key(name, key)
         return [] if entry is None else [each.listener for each in entry.connections]
 
     def has(self, name: str, key: str) -> bool:
         """Whether a key is present in a room."""
-        return (room := self._rooms.get(name)) is not None and key in room.keys
+        return self._key(name, key) is not None
 
     def presence(self, name: str, after: int = 0, limit: int | None = None) -> Part:
         """The keys that are present in a room, in the order in which they came.
@@ -358,6 +358,10 @@ class Hub:
         elif name in self._idle.since:
             self._idle.use(name, now)
         return room
+
+    def _key(self, name: str, key: str) -> KeyState | None:
+        room = self._rooms.get(name)
+        return None if room is None else room.keys.get(key)
 
     def _is_full(self, name: str) -> bool:
         """Whether one room has to go before a new one is added."""
