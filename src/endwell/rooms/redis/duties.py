@@ -58,6 +58,8 @@ class Duties:
         self._numbers = count()
         #: The connections of which the callbacks were not told yet, each with the number of its duty.
         self._untold: dict[tuple[str, int], int] = {}
+        #: The connections by these numbers, as they are in the names of the duties.
+        self._numbered: dict[str, tuple[str, int]] = {}
         #: The duties that are done, and that Redis has not confirmed yet.
         self._told: set[Duty] = set()
 
@@ -70,19 +72,22 @@ class Duties:
     def expect(self, room: str, connection: int) -> None:
         """The key of a connection may come with it."""
         if (room, connection) not in self._untold:
-            self._untold[room, connection] = self.number()
+            number = self._untold[room, connection] = self.number()
+            self._numbered[f"{number}"] = room, connection
 
     def token(self, room: str, connection: int) -> int | str:
         """The number of the duty of a connection; empty if nothing is to be told of it."""
         return self._untold.get((room, connection), "")
 
-    def drop(self, room: str, connection: int) -> None:
-        """Nothing is to be told of a connection."""
-        self._untold.pop((room, connection), None)
+    def drop(self, room: str, connection: int) -> int | None:
+        """Nothing is to be told of a connection any more. Returns the number of its duty."""
+        number = self._untold.pop((room, connection), None)
+        self._numbered.pop(f"{number}", None)
+        return number
 
     def came(self, room: str, connection: int, key: str, info: Info) -> None:
         """Tell that a key has come with a connection, unless it was told."""
-        if (number := self._untold.pop((room, connection), None)) is not None:
+        if (number := self.drop(room, connection)) is not None:
             self._confirm(Duty(room, key, f"{self._process}:{number}"))
             self._receiver.came(room, Present(key, info, 1))
 
@@ -91,8 +96,7 @@ class Duties:
         process, _, number = name.partition(":")
         if process != self._process:
             return True  # its process has ended before it has told it
-        found = next((place for place, each in self._untold.items() if number == f"{each}"), None)
-        return found is not None and self._untold.pop(found, None) is not None
+        return number in self._numbered and self.drop(*self._numbered[number]) is not None
 
     # -- the leavings --------------------------------------------------------------------
 
@@ -130,6 +134,5 @@ class Duties:
 
     def confirm_lost(self, room: str, key: str, name: str) -> None:
         """Redis has a coming that this process owes. If it was told, the confirmation has got lost."""
-        number = name.partition(":")[2]
-        if all(number != f"{each}" for each in self._untold.values()):
+        if name.partition(":")[2] not in self._numbered:
             self._confirm(Duty(room, key, name))
