@@ -65,6 +65,42 @@ async def test_what_a_process_had_that_ends_before_a_hand_over_goes_with_its_lea
         assert workers == 1
 
 
+async def test_a_leader_that_stops_is_told_once_who_has_left():
+    async with three() as ((leader, *_), listeners):
+        leader.enter("a", 1, "ada", {}, 0.0)
+        await leader.flush()
+        leader.leave("a", 1, "ada", 0.0)
+        # It is told, and stops before its own confirmation is back from NATS.
+        await leader.flush()
+        await leader.stop()
+        assert [each.left for each in listeners.values()].count(["ada"]) == 1
+        assert sum(len(each.left) for each in listeners.values()) == 1
+
+
+async def test_what_a_process_that_stops_has_not_confirmed_is_told_once():
+    async with three() as ((leader, other, _), listeners):
+        other.enter("a", 1, "ada", {}, 0.0)
+        await other.flush()
+        other.leave("a", 1, "ada", 0.0)
+        # The leader tells it after it has said goodbye.
+        await other.stop()
+        await leader.flush()
+        await until(lambda: not leader._leadership._sequencer._tellings._words)
+        assert sum(len(each.left) for each in listeners.values()) == 1
+
+
+async def test_the_last_process_that_stops_is_told_of_the_keys_within_their_grace():
+    url = f"{shared_server().url}?prefix={secrets.token_hex(4)}"
+    bus, listener = NatsBus(url, 1 << 20), Listener()
+    await bus.start(listener)
+    for number, key in enumerate(("ada", "bob")):
+        bus.enter("a", number, key, {}, 60.0)
+    bus.leave("a", 0, "ada", 60.0)
+    await bus.flush()
+    await bus.stop()
+    assert sorted(listener.left) == ["ada", "bob"]
+
+
 async def test_a_hand_over_that_was_cut_off_does_not_spoil_the_next_one():
     async with three() as ((leader, other, heir), listeners):
         await publish(leader)

@@ -67,6 +67,27 @@ async def check(made: House, parts) -> None:
 
 
 @one_server
+async def test_a_process_was_told_of_all_its_keys_when_its_calls_are_flushed(one: House):
+    rooms, told = one.servers[0].rooms, []
+
+    @rooms.left
+    def left(room, present):
+        told.append(present.key)
+
+    registry = rooms._registry
+    await registry.bus.listen("a")
+    keys = [f"key {number}" for number in range(COUNT)]
+    for number, key in enumerate(keys):
+        registry.bus.enter("a", number, key, {}, 0.0)
+    for number, key in enumerate(keys):
+        registry.bus.leave("a", number, key, 0.0)
+    await registry.bus.flush()
+    while registry._tasks:
+        await asyncio.wait(registry._tasks)
+    assert sorted(told) == sorted(keys)
+
+
+@one_server
 async def test_many_keys_are_read_in_parts(one: House, parts):
     await check(one, parts)
 

@@ -174,7 +174,7 @@ class Bus(ABC):
     async def flush(self) -> None:
         """Wait until the receiver was told what :meth:`enter` and :meth:`leave` have caused.
 
-        Default: its answers come in the order of the calls.
+        Default: its answers come in the order of the calls, and nothing of that is told later.
         """
         await self.presence(RESERVED)
 

@@ -45,6 +45,8 @@ class SupervisorBus(Bus, asyncio.Protocol):
         #: None until it is connected.
         self._transport: Any = None
         self._ended = False
+        #: Number of keys of which the receiver was told that they have come or left.
+        self._told = 0
         #: How often it has not answered a call in time.
         self._silences = 0
         self._overdue = Overdue(self._expire)
@@ -172,6 +174,14 @@ class SupervisorBus(Bus, asyncio.Protocol):
             following = present.pop()
         return [Present(*each) for each in present], following
 
+    async def flush(self) -> None:
+        """See :meth:`Bus.flush`."""
+        told = -1
+        while told != self._told:
+            # There may be more, which is told when that was confirmed.
+            told = self._told
+            await super().flush()
+
     async def reserve(self, held: int, wanted: int, limit: int) -> tuple[int, int]:
         """See :meth:`Bus.reserve`."""
         number, answer = self._call()
@@ -274,6 +284,7 @@ class SupervisorBus(Bus, asyncio.Protocol):
         elif word in ("came", "went"):
             room, key, info, connections, *numbers = values
             tell = self._receiver.came if word == "came" else self._receiver.went
+            self._told += 1
             tell(room, Present(key, info, connections))
             if numbers:
                 # Until then, the supervisor does not tell what follows of the key, and if this process ends, it

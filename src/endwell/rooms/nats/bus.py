@@ -61,6 +61,8 @@ class NatsBus(FollowingBus):
         self._own: dict[tuple[str, Position], int] = {}
         #: The number of connections of this process, as far as the leader knows it, and the limit for all.
         self._reserved: tuple[int, int] | None = None
+        #: Number of keys of which the receiver was told that they have come or left.
+        self._told = 0
         self._stops = False
         self._ticking: asyncio.Task[None] | None = None
         self._restoring: asyncio.Task[None] | None = None
@@ -130,6 +132,17 @@ class NatsBus(FollowingBus):
 
     async def _read_present(self, room: str, after: list[Any]) -> tuple[list[Present], list[Any]]:
         return unpack_presence(await self._asks.send(pack_word("presence", room, after), repeats=True))
+
+    async def flush(self) -> None:
+        """See :meth:`Bus.flush`."""
+        await super().flush()  # raises BusUnavailable
+        if self._restoring is not None:
+            await asyncio.wait([self._restoring])
+        told = -1
+        while told != self._told:
+            # There may be more, which is told when that was confirmed.
+            told = self._told
+            await super().flush()
 
     async def reserve(self, held: int, wanted: int, limit: int) -> tuple[int, int]:
         """See :meth:`Bus.reserve`."""
@@ -213,13 +226,16 @@ class NatsBus(FollowingBus):
         elif name == "lead":
             self._leadership.on_lead(*unpack(data)[1:])
         elif name == "tell":
-            self._told(*unpack(data))
+            self._tell(*unpack(data))
         else:
             self._asks.answered(int(name), data, nobody)
 
-    def _told(self, word: str, *values: Any) -> None:
+    def _tell(self, word: str, *values: Any) -> None:
         if word in ("came", "went"):
             number, *told = values
+            if self._stops and number[1] != self._process:
+                return  # after "goodbye", the leader tells another process what this one has not confirmed
+            self._told += 1
             self._presence.tell(word, tuple(number), *told)
             self._asks.ask("told", *number, repeats=True)
         elif word == "stays":

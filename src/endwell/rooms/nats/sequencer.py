@@ -142,12 +142,16 @@ class Sequencer:
     def leave_all(self, now: float, size: int) -> tuple[str, list[bytes]] | None:
         """Choose the next leader, and return what it must know. None if it begins without that."""
         self._now = now
-        self._goodbye(self.rank.process)
+        # What this process is being told stays with it: it hears it before it has disconnected.
+        self._end(self.rank.process)
         while self._hub.deadline == -inf:  # it is removing connections
             self._tell(self._hub.tick(now))
-        self._tellings.tell_all()
         # The newest process, because an older one may be about to exit.
         alive = [process for process, heard in self._processes.items() if heard + ALIVE_TIME > now]
+        if not alive:
+            # Nobody would end the graces that have begun.
+            self._tell(self._hub.end_graces(now))
+        self._tellings.tell_all()
         parts = pack_heritage(self._hub, now, size) if alive else None
         return None if parts is None else (alive[-1], parts)
 
@@ -287,8 +291,11 @@ class Sequencer:
         return pack_word("done")
 
     def _goodbye(self, process: str) -> bytes:
+        self._end(process)
+        self._tellings.remove(process)
+        return pack_word("done")
+
+    def _end(self, process: str) -> None:
         self._processes.pop(process, None)
         self._restoring.pop(process, None)
         self._hub.remove_later(process, self._now)
-        self._tellings.remove(process)
-        return pack_word("done")
