@@ -8,6 +8,8 @@ from collections import Counter, defaultdict
 from contextlib import asynccontextmanager
 from math import inf
 
+import pytest
+
 from endwell.rooms import returning
 from endwell.rooms.hub import STEPS
 from endwell.rooms.nats import NatsBus
@@ -221,6 +223,50 @@ async def test_a_process_that_was_removed_while_it_was_disconnected_is_told_to_h
         assert made.events.pop("7") == ["joined", "left"]
         assert {*map(tuple, made.events.values())} == {("joined", "left", "joined")}
         assert len(await made.keys()) == len(made.events) == COUNT - 1
+        assert not made.other._presence._leaving
+
+
+async def removed(made):
+    """The other process was removed, and does not know it."""
+    made.other._asks.tell = lambda word: None
+    made.end_lease()
+    await until(lambda: all(len(each) == 2 for each in made.events.values()))
+    await until(lambda: not made.sequencer._tellings._words)
+
+
+@pytest.mark.parametrize("between", [0, 300])
+async def test_a_process_that_was_removed_once_and_restores_its_keys_twice_joins_once(between):
+    async with processes() as made:
+        await made.enter()
+        await removed(made)
+        made.other._restore()
+        await until(lambda: sum(len(each) == 3 for each in made.events.values()) >= between)
+        # It is told to do so again, or its connection was cut.
+        made.other._restore()
+        await made.is_restored()
+        await made.leader.flush()
+        await until(lambda: not made.sequencer._tellings._words)
+        assert {*map(tuple, made.events.values())} == {("joined", "left", "joined")}
+        assert not made.other._presence._untold
+
+
+async def test_what_a_process_asks_that_was_removed_waits_until_it_knows_that():
+    async with processes() as made:
+        await made.enter()
+        await removed(made)
+        made.other.enter("a", COUNT, "new", {}, 0.0)
+        made.other.leave("a", 0, "0", 0.0)
+        await made.other.flush()
+        made.leader.enter("a", 1, "new", {}, 0.0)
+        await made.leader.flush()
+        made.other._restore()
+        await made.is_restored()
+        await made.other.flush()
+        await until(lambda: not made.sequencer._tellings._words)
+        assert made.events.pop("new") == ["joined"]
+        assert made.events.pop("0") == ["joined", "left"]
+        assert {*map(tuple, made.events.values())} == {("joined", "left", "joined")}
+        assert not made.other._presence._untold
         assert not made.other._presence._leaving
 
 

@@ -271,8 +271,9 @@ class NatsBus(FollowingBus):
     async def _restore_all(self, answer: asyncio.Future[Any]) -> None:
         while True:
             try:
-                word, *_ = await answer
-                await self._presence.restore(self._leadership.rank, is_known=word != "new")
+                _, *beginning = await answer
+                # A leader of an older version does not say it.
+                await self._presence.restore(self._leadership.rank, *(beginning or [0]))
                 await self._asks.ask("restored")
             except BusUnavailable:
                 pass  # there is no leader, or it is still removing the connections of this process

@@ -58,9 +58,13 @@ class Presence:
         self._heard: dict[tuple[Any, ...], None] = {}
         #: The keys whose last connection has left, until the leader tells more of them.
         self._leaving: dict[tuple[str, str], _Leaving] = {}
-        #: The last leader that was told all of this, and whether it has removed this process since then.
+        #: The last leader that was told of this, and its number of the last beginning of this process.
         self._leader: Rank | None = None
+        self._beginning = 0
+        #: Whether that leader has removed this process, and was not told all of it since then.
         self._removed = False
+        #: The connections of which it has told that their keys have left, or will, if there is no other one.
+        self._gone: set[tuple[str, int]] = set()
         #: The connections of which :meth:`restore` has not told the leader yet, in order. None until it is called.
         self._waiting: dict[tuple[str, int], None] | None = {}
 
@@ -92,26 +96,34 @@ class Presence:
         """The leader may know nothing of this process. :meth:`restore` is called when it has answered."""
         self._waiting = None
 
-    async def restore(self, rank: Rank, *, is_known: bool) -> None:
+    async def restore(self, rank: Rank, beginning: int) -> None:
         """Tell the leader again who is here.
 
         Args:
             rank: Of the leader.
-            is_known: Whether it knows this process.
+            beginning: Its number of the last beginning of this process: another one if it has removed it since then.
 
         Raises:
             BusUnavailable: There is no answer.
         """
-        self._removed = rank == self._leader and (self._removed or not is_known)
         waiting = self._waiting = {
             (room, connection): None for room, entries in self._rooms.items() for connection in entries
         }
+        if rank != self._leader:
+            self._removed = False
+            self._gone.clear()
+        elif beginning != self._beginning:
+            # Once: if this call is repeated, its callbacks may have been told already.
+            self._removed = True
+            self._gone.update(waiting)
+        self._leader, self._beginning = rank, beginning
         leaving = [*self._leaving.items()]
         await in_batches(self._enter_again(waiting))
         await in_batches(
             self._leave_again(*each, state) for each, state in leaving if self._leaving.get(each) is state
         )
-        self._leader, self._removed = rank, False
+        self._removed = False
+        self._gone.clear()
 
     def _enter_again(self, waiting: dict[tuple[str, int], None]) -> Iterator[asyncio.Future[Any]]:
         for room, connection in [*waiting]:
@@ -119,8 +131,9 @@ class Presence:
             if (room, connection) in waiting:
                 del waiting[room, connection]
                 entry = self._rooms[room][connection]
-                if self._removed:
-                    # The leader has told that the key has left. If it is within its grace, it does not come.
+                if (room, connection) in self._gone:
+                    self._gone.discard((room, connection))
+                    # If the key is within its grace, it does not come.
                     self._untold.setdefault((room, entry.key), set()).add(connection)
                 yield self._enter(room, connection, entry)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable
+from itertools import count
 from math import inf
 from typing import Any
 
@@ -38,6 +39,9 @@ ALIVE_TIME = 2.0
 #: Maximum number of publications in one answer.
 PAGE = 1000
 
+#: What a process asks after "restore".
+LATER = ("enter", "leave", "leaving")
+
 #: The answer of a process that does not lead.
 NO = pack_word("no")
 
@@ -65,6 +69,9 @@ class Sequencer:
         self._tellings = Tellings(self._hub.listeners_of, self._choose, self._tell_one)
         #: When each process has given a sign of life.
         self._processes: dict[str, float] = {}
+        #: The number of the last beginning of each process that has told this leader who it is.
+        self._beginnings: dict[str, int] = {}
+        self._numbers = count(1)
         #: The rooms to which processes listen that restore their state, and their connections, as far as they have told
         #: it again.
         self._restoring: dict[str, tuple[set[str], set[tuple[str, int]]]] = {}
@@ -107,7 +114,10 @@ class Sequencer:
                     answer = self._publish(process, body)
                 elif kind == WORD:
                     word, *values = json.loads(body)
-                    if (method := self._words.get(word)) is not None:
+                    if word in LATER and process not in self._processes:
+                        # It was removed, and its lease would never end. It tells this again with all the rest.
+                        answer = NO
+                    elif (method := self._words.get(word)) is not None:
                         answer = method(process, *values)
                 if token and answer is not None:
                     for part in answer if isinstance(answer, list) else [answer]:
@@ -279,10 +289,12 @@ class Sequencer:
         if self._hub.is_removing(process):
             # What is told of its keys is told first.
             return NO
-        is_known = self._processes.pop(process, None) is not None
+        self._processes.pop(process, None)
         self._processes[process] = self._now  # the last one
+        if process not in self._beginnings:
+            self._beginnings[process] = next(self._numbers)
         self._restoring[process] = (set(), set())
-        return pack_word("done" if is_known else "new")
+        return pack_word("done", self._beginnings[process])
 
     def _restored(self, process: str) -> bytes:
         if (kept := self._restoring.pop(process, None)) is not None:
@@ -297,5 +309,6 @@ class Sequencer:
 
     def _end(self, process: str) -> None:
         self._processes.pop(process, None)
+        self._beginnings.pop(process, None)
         self._restoring.pop(process, None)
         self._hub.remove_later(process, self._now)
