@@ -101,6 +101,28 @@ async def test_the_last_process_that_stops_is_told_of_the_keys_within_their_grac
     assert sorted(listener.left) == ["ada", "bob"]
 
 
+async def test_a_leader_that_returns_leads_on_though_a_new_process_has_begun_to_lead_meanwhile():
+    async with three() as ((first, other, third), _):
+        other.enter("a", 1, "ada", {}, 0.0)
+        await other.flush()
+        await first.stop()
+        leader = leader_of((other, third))
+        leader.enter("a", 2, "bob", {}, 0.0)
+        await leader.flush()
+        # NATS restarts, and a new process connects before the others.
+        for bus in (other, third):
+            bus._link._task.cancel()
+        await until(lambda: not (other.is_connected or third.is_connected))
+        url = f"nats://{leader._place.address.partition('//')[2]}?prefix={leader._place.prefix}"
+        new = NatsBus(url, 1 << 20)
+        await new.start(Listener())
+        assert new._leadership._serves
+        leader._link._task = asyncio.create_task(leader._link._run())
+        await until(lambda: bool(leader._leadership._serves) and not new._leadership._serves)
+        assert {each.key for each in await new.presence("a")} == {"ada", "bob"}
+        await new.stop()
+
+
 async def test_a_hand_over_that_was_cut_off_does_not_spoil_the_next_one():
     async with three() as ((leader, other, heir), listeners):
         await publish(leader)

@@ -270,6 +270,39 @@ async def test_what_a_process_asks_that_was_removed_waits_until_it_knows_that():
         assert not made.other._presence._leaving
 
 
+async def test_a_key_that_has_left_elsewhere_while_its_process_was_cut_off_leaves_once():
+    async with processes() as made:
+        await made.enter()
+        made.other.leave("a", 7, "7", 3600.0)
+        await made.other.flush()
+        made.other._link._task.cancel()
+        await until(lambda: not made.other.is_connected)
+        made.leader.enter("a", 7, "7", {}, 0.0)
+        made.leader.leave("a", 7, "7", 0.0)
+        await until(lambda: made.events["7"] == ["joined", "left"])
+        made.other._link._task = asyncio.create_task(made.other._link._run())
+        await until(lambda: not made.other._presence._leaving)
+        await made.is_restored()
+        assert made.events["7"] == ["joined", "left"]
+        assert "7" not in await made.keys()
+
+
+async def test_connections_that_leave_before_the_leader_is_told_are_forgotten():
+    async with processes() as made:
+        await made.enter()
+        made.leader.enter("a", 0, "new", {}, 0.0)
+        await made.leader.flush()
+        made.other._restore()
+        for number in (COUNT, COUNT + 1):
+            made.other.enter("a", number, "new", {}, 0.0)
+        for number in (COUNT, COUNT + 1):
+            made.other.leave("a", number, "new", 0.0)
+        await made.is_restored()
+        await made.other.flush()
+        assert made.events["new"] == ["joined"]
+        assert not made.other._presence._untold
+
+
 async def test_a_key_within_its_grace_that_returns_with_its_process_has_neither_left_nor_joined():
     async with processes() as made:
         await made.enter(grace=3600.0)

@@ -50,6 +50,8 @@ class Tellings:
         #: What each process is being told, by number, and what it is told next.
         self._telling: dict[Any, dict[int, Place]] = {}
         self._next: dict[Any, deque[Place]] = {}
+        #: The process that is told the first word of each key.
+        self._tellers: dict[Place, Any] = {}
         #: The keys whose first word has no process.
         self._free: dict[Place, None] = {}
 
@@ -76,6 +78,12 @@ class Tellings:
         words = self._words.get((room, key))
         return words[-1][0] if words else None
 
+    def tells(self, process: Any, room: str, key: str) -> bool:
+        """Whether a process tells that a key has left, as far as it is known already."""
+        if self.last(room, key) != "went":
+            return False
+        return len(self._words[room, key]) > 1 or self._tellers.get((room, key)) == process
+
     def done(self, process: Any, number: int) -> None:
         """A process was told."""
         if (place := self._telling.get(process, {}).pop(number, None)) is None:
@@ -85,7 +93,7 @@ class Tellings:
         if words:
             self._begin(place)
         else:
-            del self._words[place]
+            del self._words[place], self._tellers[place]
         self._tell_next(process)
 
     def remove(self, process: Any) -> None:
@@ -109,7 +117,7 @@ class Tellings:
                 word = words.popleft()
                 if process is not None:
                     self._tell(process, next(self._numbers), *word)
-        for each in (self._words, self._telling, self._next, self._free):
+        for each in (self._words, self._telling, self._next, self._tellers, self._free):
             each.clear()
 
     def _teller(self, words: deque[Word]) -> Any:
@@ -127,8 +135,10 @@ class Tellings:
         process = self._teller(self._words[place])
         if process is None:
             self._free[place] = None
+            self._tellers.pop(place, None)
             return
         self._free.pop(place, None)
+        self._tellers[place] = process
         self._next.setdefault(process, deque()).append(place)
         self._tell_next(process)
 

@@ -150,7 +150,11 @@ class Leadership:
         """The answer to the question who leads."""
         if not nobody:
             self._on_beat("", "", data, False)
-        elif self._sequencer is not None:
+            _, term, process, _ = unpack(data)
+            if Rank(term, process) >= self.rank or self._serves:
+                return
+            # It has just started, has found nobody, and claims to lead.
+        if self._sequencer is not None:
             self._sequencer.extend_leases(self._loop.time())
             self._serve()
         elif not self.rank.term:

@@ -61,7 +61,9 @@ class Presence:
         #: The last leader that was told of this, and its number of the last beginning of this process.
         self._leader: Rank | None = None
         self._beginning = 0
-        #: Whether that leader has removed this process, and was not told all of it since then.
+        #: The last leader that was told all of it.
+        self._informed: Rank | None = None
+        #: Whether the last leader has removed this process, and was not told all of it since then.
         self._removed = False
         #: The connections of which it has told that their keys have left, or will, if there is no other one.
         self._gone: set[tuple[str, int]] = set()
@@ -83,6 +85,8 @@ class Presence:
             del self._rooms[room]
         if entry is None:
             return
+        if (before := self._leaving.get((room, key))) is not None:
+            self._is_told(room, key, before.connection)
         leaving = self._leaving[room, key] = _Leaving(connection, entry.info, self._loop.time() + grace)
         if self._waiting is None:
             return  # `restore` tells it
@@ -122,7 +126,7 @@ class Presence:
         await in_batches(
             self._leave_again(*each, state) for each, state in leaving if self._leaving.get(each) is state
         )
-        self._removed = False
+        self._informed, self._removed = rank, False
         self._gone.clear()
 
     def _enter_again(self, waiting: dict[tuple[str, int], None]) -> Iterator[asyncio.Future[Any]]:
@@ -143,8 +147,8 @@ class Presence:
             # It has come and left without a leader: both are to be told.
             self._enter(room, connection, Entry(key, info, 0.0))
         grace = max(due - self._loop.time(), MIN_GRACE)
-        if self._removed:
-            # The leader knew the key. It has told that it has left, or will.
+        if self._removed or self._informed == self._leader:
+            # The leader knew the key. If it knows it no more, it has told that it has left, or will.
             return self._leave(room, connection, key, grace)
         then = partial(self._has_left, room, connection, key)
         return self._ask("leaving", room, connection, key, info, grace, then=then)

@@ -158,7 +158,7 @@ class Sequencer:
             self._tell(self._hub.tick(now))
         # The newest process, because an older one may be about to exit.
         alive = [process for process, heard in self._processes.items() if heard + ALIVE_TIME > now]
-        if not alive:
+        if not self._processes:
             # Nobody would end the graces that have begun.
             self._tell(self._hub.end_graces(now))
         self._tellings.tell_all()
@@ -245,8 +245,8 @@ class Sequencer:
         if self._hub.has(room, key):
             leaves = self._hub.awaited_by(room, key) == process
         else:
-            # Otherwise it was told, because the process was removed.
-            leaves = self._tellings.last(room, key) == "went"
+            # Otherwise it was told, or another process tells it, because this one was removed.
+            leaves = self._tellings.tells(process, room, key)
         return pack_word("later" if leaves else "stays")
 
     def _presence(self, process: str, room: str, after: list[Any]) -> list[bytes]:
