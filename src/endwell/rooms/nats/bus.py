@@ -240,7 +240,7 @@ class NatsBus(FollowingBus):
             self._asks.ask("told", *number, repeats=True)
         elif word == "stays":
             self._presence.stays(*values)
-        elif word == "restore":
+        elif word == "restore" and not self._stops:
             self._restore()
 
     def _on_change(self, connected: bool) -> None:
