@@ -379,6 +379,8 @@ async def test_a_worker_is_drained_and_all_are_restarted(browser: Browser, tmp_p
 async def test_the_page_says_that_the_server_restarts_and_returns(browser: Browser):
     async with AsyncExitStack() as first:
         server, port = served(), free_port()
+        endings = []
+        server.on_close(lambda ws, ending: endings.append(str(ending)))
         await first.enter_async_context(server.serving(port=port, grace=PATIENCE))
         async with browser.tab(f"http://127.0.0.1:{port}/_endwell/") as tab:
             await until(lambda: tab.evaluate("!!document.querySelector('.rows')"))
@@ -392,7 +394,7 @@ async def test_the_page_says_that_the_server_restarts_and_returns(browser: Brows
             await first.aclose()
             await until(lambda: tab.evaluate("said.some((it) => it.includes('Not reachable'))"))
             said = await tab.evaluate("said.join('; ')")
-            assert said.startswith("The server restarts"), said
+            assert said.startswith("The server restarts"), (said, endings)
             await shown.says("#state", "Not reachable", "next attempt")
             await tab.evaluate(f"void (() => {{ {AXE.read_text()} }})()")
             assert await violations(tab) == ""

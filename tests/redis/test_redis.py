@@ -419,7 +419,12 @@ async def test_joined_and_left_are_told_once_though_each_reply_gets_lost(redis, 
             if script not in (ENTER, LEAVE, END, CONFIRM) or script in lost:
                 return reply
             lost.append(script)
-            reply.add_done_callback(lambda _: redis.ask("CLIENT", "KILL", "TYPE", "normal"))
+
+            def is_done(reply):
+                reply.exception()  # it may have failed because of the call before
+                redis.ask("CLIENT", "KILL", "TYPE", "normal")
+
+            reply.add_done_callback(is_done)
             failed = asyncio.get_running_loop().create_future()
             failed.set_exception(BusUnavailable("lost"))
             return failed

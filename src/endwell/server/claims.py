@@ -127,8 +127,6 @@ class Claims:
         self._sessions = sessions
         self._process = secrets.token_urlsafe(6)
         self._known: dict[str, _Known] = {}
-        #: The keys that came in a process that has ended, and of which nobody has a connection to tell it with.
-        self._untold: set[str] = set()
         #: The keys whose claim is to be sent, in order.
         self._unsent: dict[str, None] = {}
         #: Maximum number of claims in one message. The bus may take only smaller messages.
@@ -319,18 +317,14 @@ class Claims:
 
     def came(self, room: str, present: Present) -> None:
         """See :class:`endwell.rooms.bus.Receiver`."""
-        if (known := self._known.get(present.key)) is None:
-            # Told before it leaves. Neither is told to the application.
-            self._untold.add(present.key)
-        else:
+        # Without a connection to call it with, it is not called: the process of that connection has ended, and may have
+        # called it.
+        if (known := self._known.get(present.key)) is not None:
             self._sessions._tell_joined(known.key, known.ws, known.executor)
 
     def went(self, room: str, present: Present) -> None:
         """See :class:`endwell.rooms.bus.Receiver`."""
         known = self._known.get(present.key)
-        if present.key in self._untold:
-            self._untold.discard(present.key)
-            return
         if known is not None:
             ending, executor = known.ending, known.executor
             known.ending = None
