@@ -106,7 +106,8 @@ class Dashboard:
 
 def served(**options: Any) -> endwell.Server:
     """A chat with keys, rooms and a dashboard."""
-    server = endwell.Server()
+    # The browser may be slow to answer.
+    server = endwell.Server(close_timeout=PATIENCE, ping_timeout=PATIENCE)
 
     @server.websocket("/chat/{room}")
     async def chat(ws: endwell.WebSocket, room: str) -> None:
