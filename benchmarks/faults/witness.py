@@ -46,7 +46,8 @@ class _Stretch:
     begin: int
     got: list[str] = field(default_factory=list)
     lost: int = 0
-    #: What is left of the history of earlier epochs.
+    #: What was sent of the history before, where the number of lost publications is not known: also between these,
+    #: because the history may be cut while it is sent.
     earlier: set[str] = field(default_factory=set)
 
 
@@ -126,9 +127,12 @@ class Member:
             self.ledger.counts["repeated"] += len(self._seen.intersection(replayed))
             self._seen.difference_update(replayed)
             self._numbers.clear()
-            self._begin(Position(position.epoch, position.sequence - len(replayed)), None)
+            self._begin(position, None)
             self._stretches[-1].earlier = {*replayed}
-        elif lost == "fresh":
+            for message in replayed:
+                self._note(message)
+            return
+        if lost == "fresh":
             self._begin(position, lost)
         for message in replayed:
             self._got(message)
@@ -162,12 +166,15 @@ class Member:
         self.position = position
 
     def _got(self, message: str) -> None:
-        self.ledger.counts["deliveries"] += 1
         if self.position is None:
             self.ledger.fault("gap", self, "got", message, "before it had arrived")
             return
         self.position = Position(self.position.epoch, self.position.sequence + 1)
         self._stretches[-1].got.append(message)
+        self._note(message)
+
+    def _note(self, message: str) -> None:
+        self.ledger.counts["deliveries"] += 1
         if message in self._seen:
             self.ledger.fault("duplicates", self, "got", message, "again")
         self._seen.add(message)
@@ -195,14 +202,12 @@ class Member:
     def _check(self, stretch: _Stretch) -> None:
         positions = self.ledger.positions[self.room]
         got = {*stretch.got}
-        if refused := got & self.ledger.refused:
+        if refused := (got | stretch.earlier) & self.ledger.refused:
             self.ledger.fault("duplicates", self, "got what was not sent:", *refused)
         known = [positions[each] for each in stretch.got if each in positions]
         numbers = [each.sequence for each in known if each.epoch == stretch.epoch]
         others = [
-            each
-            for each in stretch.got
-            if each in positions and positions[each].epoch != stretch.epoch and each not in stretch.earlier
+            each for each in stretch.got if each in positions and positions[each].epoch != stretch.epoch
         ]
         if others:
             self.ledger.fault("gap", self, "got", others, "of another epoch than", stretch.epoch)
