@@ -7,7 +7,7 @@ import { Endings } from "./endings.js";
 import { Feed } from "./feed.js";
 import { Fleet } from "./fleet.js";
 
-/** Characters of a text of the address, as of a field: the server ends a feed that asks with a very long one. */
+/** Maximum characters of a text in the address. Fields have the same limit: the server ends a feed that asks with a very long text. */
 const LONGEST = 200;
 const VIEWS = { connections: "Connections", endings: "Endings", rooms: "Rooms", workers: "Workers" };
 
