@@ -82,6 +82,8 @@ class Bus(ABC):
     #: Whether it counts the connections of all processes, by :meth:`reserve`. Otherwise the limit of their number
     #: holds for each process.
     can_reserve = False
+    #: Number of keys of which the receiver was told that they have come or left, if each is to be confirmed.
+    _told = 0
 
     @property
     def is_connected(self) -> bool:
@@ -174,9 +176,13 @@ class Bus(ABC):
     async def flush(self) -> None:
         """Wait until the receiver was told what :meth:`enter` and :meth:`leave` have caused.
 
-        Default: its answers come in the order of the calls, and nothing of that is told later.
+        Default: its answers come in the order of the calls.
         """
-        await self.presence(RESERVED)
+        told = -1
+        while told != self._told:
+            # There may be more, which is told when that was confirmed.
+            told = self._told
+            await self.presence(RESERVED)
 
 
 async def listen_when_connected(bus: Bus, room: str) -> None:

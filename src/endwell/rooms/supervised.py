@@ -45,8 +45,6 @@ class SupervisorBus(Bus, asyncio.Protocol):
         #: None until it is connected.
         self._transport: Any = None
         self._ended = False
-        #: Number of keys of which the receiver was told that they have come or left.
-        self._told = 0
         #: How often it has not answered a call in time.
         self._silences = 0
         self._overdue = Overdue(self._expire)
@@ -173,14 +171,6 @@ class SupervisorBus(Bus, asyncio.Protocol):
             # An older supervisor sends all at once.
             following = present.pop()
         return [Present(*each) for each in present], following
-
-    async def flush(self) -> None:
-        """See :meth:`Bus.flush`."""
-        told = -1
-        while told != self._told:
-            # There may be more, which is told when that was confirmed.
-            told = self._told
-            await super().flush()
 
     async def reserve(self, held: int, wanted: int, limit: int) -> tuple[int, int]:
         """See :meth:`Bus.reserve`."""

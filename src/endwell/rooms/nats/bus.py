@@ -61,8 +61,6 @@ class NatsBus(FollowingBus):
         self._own: dict[tuple[str, Position], int] = {}
         #: The number of connections of this process, as far as the leader knows it, and the limit for all.
         self._reserved: tuple[int, int] | None = None
-        #: Number of keys of which the receiver was told that they have come or left.
-        self._told = 0
         self._stops = False
         self._ticking: asyncio.Task[None] | None = None
         self._restoring: asyncio.Task[None] | None = None
@@ -138,10 +136,6 @@ class NatsBus(FollowingBus):
         await super().flush()  # raises BusUnavailable
         if self._restoring is not None:
             await asyncio.wait([self._restoring])
-        told = -1
-        while told != self._told:
-            # There may be more, which is told when that was confirmed.
-            told = self._told
             await super().flush()
 
     async def reserve(self, held: int, wanted: int, limit: int) -> tuple[int, int]:
